@@ -1,0 +1,117 @@
+"""Imaging inverse problems with score-based priors, and a posterior that is measured against the truth.
+
+    posterior = Posterior(prior, Gaussian(y, operator, sigma_y=0.05), sde=VE(), guidance=MomentMatching())
+    samples = PC(steps=50)(posterior, n=16, seed=0)
+
+Every public name can be imported from here; its module is imported at the first use and not before.
+"""
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invsolve import operators as operators
+    import invsolve.testing as testing
+    from invsolve.errors import InvsolveError as InvsolveError
+    from invsolve.exact import GaussianPrior as GaussianPrior
+    from invsolve.exact import MixturePrior as MixturePrior
+    from invsolve.exact import exact_posterior as exact_posterior
+    from invsolve.guidance import DPS as DPS
+    from invsolve.guidance import ClassifierGuidance as ClassifierGuidance
+    from invsolve.guidance import Exact as Exact
+    from invsolve.guidance import Guidance as Guidance
+    from invsolve.guidance import MomentMatching as MomentMatching
+    from invsolve.guidance import PiGDM as PiGDM
+    from invsolve.guidance import Replace as Replace
+    from invsolve.hookspecs import hookimpl as hookimpl
+    from invsolve.likelihood import Classifier as Classifier
+    from invsolve.likelihood import Gaussian as Gaussian
+    from invsolve.likelihood import Likelihood as Likelihood
+    from invsolve.likelihood import Poisson as Poisson
+    from invsolve.posterior import Posterior as Posterior
+    from invsolve.prior import Denoised as Denoised
+    from invsolve.prior import EnergyPrior as EnergyPrior
+    from invsolve.prior import Prior as Prior
+    from invsolve.priors.catalogue import load_prior as load_prior
+    from invsolve.result import Result as Result
+    from invsolve.samplers.correctors import AnnealedLangevin as AnnealedLangevin
+    from invsolve.samplers.correctors import Corrector as Corrector
+    from invsolve.samplers.correctors import Langevin as Langevin
+    from invsolve.samplers.correctors import NoCorrector as NoCorrector
+    from invsolve.samplers.pc import PC as PC
+    from invsolve.samplers.pc import Step as Step
+    from invsolve.samplers.predictors import Ancestral as Ancestral
+    from invsolve.samplers.predictors import DPMpp as DPMpp
+    from invsolve.samplers.predictors import EulerMaruyama as EulerMaruyama
+    from invsolve.samplers.predictors import Heun as Heun
+    from invsolve.samplers.predictors import NoPredictor as NoPredictor
+    from invsolve.samplers.predictors import Predictor as Predictor
+    from invsolve.samplers.predictors import ReverseDiffusion as ReverseDiffusion
+    from invsolve.sde import SDE as SDE
+    from invsolve.sde import VE as VE
+    from invsolve.sde import VP as VP
+    from invsolve.sde import SubVP as SubVP
+    from invsolve.solve import solve as solve
+
+    __version__: str
+
+_MODULES = {  # module: its public names
+    "errors": ("InvsolveError",),
+    "exact": ("GaussianPrior", "MixturePrior", "exact_posterior"),
+    "guidance": ("ClassifierGuidance", "DPS", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"),
+    "hookspecs": ("hookimpl",),
+    "likelihood": ("Classifier", "Gaussian", "Likelihood", "Poisson"),
+    "posterior": ("Posterior",),
+    "prior": ("Denoised", "EnergyPrior", "Prior"),
+    "priors.catalogue": ("load_prior",),
+    "result": ("Result",),
+    "samplers.correctors": ("AnnealedLangevin", "Corrector", "Langevin", "NoCorrector"),
+    "samplers.pc": ("PC", "Step"),
+    "samplers.predictors": (
+        "Ancestral",
+        "DPMpp",
+        "EulerMaruyama",
+        "Heun",
+        "NoPredictor",
+        "Predictor",
+        "ReverseDiffusion",
+    ),
+    "sde": ("SDE", "VE", "VP", "SubVP"),
+    "solve": ("solve",),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+_PACKAGES = ("operators", "testing")
+
+__all__ = [*_HOME, *_PACKAGES, "__version__"]
+
+
+class _Package(ModuleType):
+    """The package, where the function solve has the name that the import system gives its module."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in _HOME and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
+
+if not TYPE_CHECKING:  # a checker takes the imports above, and so sees a misspelt name
+
+    def __getattr__(name: str) -> object:
+        """Import a public name at its first use."""
+        if name in _HOME:
+            value = getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)
+        elif name in _PACKAGES:
+            value = importlib.import_module(f"{__name__}.{name}")
+        elif name == "__version__":
+            value = importlib.import_module("importlib.metadata").version(__name__)
+        else:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        """List the public names, imported or not."""
+        return sorted({*globals(), *__all__})

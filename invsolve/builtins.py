@@ -1,0 +1,85 @@
+"""The parts that come with invsolve, offered through the same hooks as any plugin's.
+
+Each is named as "package.module:attribute", so that listing them imports nothing.
+"""
+
+from typing import TYPE_CHECKING
+
+from invsolve.hookspecs import Parts, hookimpl
+
+if TYPE_CHECKING:
+    from invsolve.prior import Prior
+
+
+@hookimpl
+def invsolve_operators() -> Parts:
+    """Offer the built-in forward maps."""
+    names = ("inpaint", "deblur", "superres", "colorize", "denoise")
+    return {name: f"invsolve.operators.{name}:{name}" for name in names}
+
+
+@hookimpl
+def invsolve_likelihoods() -> Parts:
+    """Offer the built-in noise models."""
+    return {"gaussian": "invsolve.likelihood:Gaussian", "poisson": "invsolve.likelihood:Poisson"}
+
+
+@hookimpl
+def invsolve_sdes() -> Parts:
+    """Offer Song's three SDEs."""
+    return {"ve": "invsolve.sde:VE", "vp": "invsolve.sde:VP", "subvp": "invsolve.sde:SubVP"}
+
+
+@hookimpl
+def invsolve_priors() -> Parts:
+    """Offer the learned prior whose weights are in the package."""
+    return {"photo": "invsolve.builtins:photo"}
+
+
+def photo() -> "Prior":
+    """Colour photographs of any size, learned: a local prior, textures and edges but no objects."""
+    from invsolve.priors.catalogue import load_prior
+
+    return load_prior("photo")
+
+
+@hookimpl
+def invsolve_guidances() -> Parts:
+    """Offer the built-in approximations of grad log p(y | x_t)."""
+    return {
+        "exact": "invsolve.guidance:Exact",
+        "moment-matching": "invsolve.guidance:MomentMatching",
+        "pigdm": "invsolve.guidance:PiGDM",
+        "dps": "invsolve.guidance:DPS",
+        "replace": "invsolve.guidance:Replace",
+        "classifier": "invsolve.guidance:ClassifierGuidance",
+    }
+
+
+@hookimpl
+def invsolve_predictors() -> Parts:
+    """Offer the built-in steps back in time."""
+    return {
+        "euler-maruyama": "invsolve.samplers.predictors:EulerMaruyama",
+        "reverse-diffusion": "invsolve.samplers.predictors:ReverseDiffusion",
+        "ancestral": "invsolve.samplers.predictors:Ancestral",
+        "heun": "invsolve.samplers.predictors:Heun",
+        "dpmpp": "invsolve.samplers.predictors:DPMpp",
+        "none": "invsolve.samplers.predictors:NoPredictor",
+    }
+
+
+@hookimpl
+def invsolve_correctors() -> Parts:
+    """Offer the built-in moves at fixed time."""
+    return {
+        "langevin": "invsolve.samplers.correctors:Langevin",
+        "annealed-langevin": "invsolve.samplers.correctors:AnnealedLangevin",
+        "none": "invsolve.samplers.correctors:NoCorrector",
+    }
+
+
+@hookimpl
+def invsolve_samplers() -> Parts:
+    """Offer the built-in samplers."""
+    return {"pc": "invsolve.samplers.pc:PC"}

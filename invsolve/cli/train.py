@@ -1,0 +1,33 @@
+"""The command `invsolve train`: learn a prior from a folder of images."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    config: Annotated[
+        Path, typer.Option(help="TOML file of settings; see invsolve/training/configs/photo.toml")
+    ],
+    data: Annotated[
+        list[Path], typer.Option(help="folder of images, searched deeply; may be given several times")
+    ],
+    out: Annotated[Path, typer.Option(help="folder for checkpoints and weights; a started run goes on")],
+    validation: Annotated[Path | None, typer.Option(help="folder of other images, to measure on")] = None,
+    processes: Annotated[int, typer.Option(help="single-thread processes that share the work", min=1)] = 1,
+    images: Annotated[
+        int | None, typer.Option(help="crops to see in all, in place of the config's", min=1)
+    ] = None,
+    seconds: Annotated[
+        float | None, typer.Option(help="seconds to train in all, over all slices", min=1)
+    ] = None,
+) -> None:
+    """Train a prior on images; the same command again resumes, a changed budget bends the schedule."""
+    from invsolve.training import read_config, train
+
+    settings = read_config(config)
+    train(settings, data, out, validation=validation, processes=processes, images=images, seconds=seconds)
+    typer.echo(out / f"{settings.name}.safetensors")

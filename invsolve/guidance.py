@@ -1,0 +1,230 @@
+"""Guidance: the term grad log p(y | x_t) that turns a prior's score into a posterior's.
+
+    p(y | x_t) = integral of p(y | x_0) p(x_0 | x_t) dx_0
+
+has no closed form for a network. With p(x_0 | x_t) taken as N(D, C), D = E[x_0 | x_t], and y = A x_0 + e, e ~
+N(0, V),
+
+    grad log p(y | x_t) = (dD/dx_t)^T A^T (A C A^T + V)^-1 (y - A D),
+
+and the methods differ in C alone: MomentMatching takes Cov[x_0 | x_t] itself, PiGDM a multiple of the
+identity, DPS nothing but a step size. Exact knows the integral for Gaussian and mixture priors. Each is a
+pure function of one evaluation of the prior and the likelihood; none of them changes the sampler, save
+Replace, which projects.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError, Refused
+from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
+from invsolve.likelihood import Likelihood, LinearLikelihood
+from invsolve.linalg import dot, expand, robust_cg
+from invsolve.prior import Denoised, Prior
+from invsolve.rng import Noise
+
+__all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"]
+
+
+class Guidance(ABC):
+    """An approximation of grad log p(y | x_t)."""
+
+    needs_graph = True  # whether it takes derivatives of the prior
+    projects = False  # whether it also replaces part of x_t
+
+    @abstractmethod
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return grad log p(y | x_t) at each row: (B, *event)."""
+
+    def project(self, at_level: "Level", x: Tensor, likelihood: Likelihood, noise: Noise) -> Tensor:
+        """Return x with the known part replaced; the identity for all but Replace."""
+        return x
+
+
+@dataclass(frozen=True)
+class Level:
+    """Where on the way from noise to data a projection happens: alpha and sigma at the time reached."""
+
+    alpha: float
+    sigma: float
+
+
+def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
+    if not isinstance(likelihood, LinearLikelihood):
+        raise Refused(
+            f"{method} needs a likelihood with an operator, but {type(likelihood).__name__} has none: "
+            "take ClassifierGuidance."
+        )
+    return likelihood
+
+
+@lru_cache(maxsize=4)
+def _posterior_of(prior: Prior, likelihood: LinearLikelihood) -> GaussianPrior | MixturePrior:
+    return exact_posterior(prior, likelihood)
+
+
+@dataclass(frozen=True)
+class Exact(Guidance):
+    """The true term, for Gaussian and mixture priors under a linear Gaussian likelihood.
+
+    Their posterior is known, so its denoiser minus the prior's is the shift of the mean.
+    """
+
+    needs_graph = False
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return the score of p(x_t | y) minus that of p(x_t)."""
+        posterior = _posterior_of(at.prior, _linear(likelihood, "Exact"))
+        mean = posterior.denoise(at.x / expand(at.alpha, at.x), at.level.to(at.x.device))
+        return at.shift_to_score(mean - at.mean)
+
+
+@dataclass(frozen=True)
+class MomentMatching(Guidance):
+    """C = Cov[x_0 | x_t], applied through vector-Jacobian products inside conjugate gradients.
+
+    Exact for Gaussian priors. Rozet et al. 2024 (arXiv:2405.13712), Boys et al. 2023 (arXiv:2310.06721). The
+    solve is robust to a learned Jacobian, which is neither symmetric nor positive: linalg.robust_cg.
+    """
+
+    cg_steps: Annotated[int, "conjugate-gradient steps at most, one vector-Jacobian product each"] = 20
+    tolerance: Annotated[float, "relative residual at which a sample's solve stops"] = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse a solve that cannot start."""
+        if self.cg_steps < 1 or not 0 <= self.tolerance < 1:
+            raise InputError(
+                f"cg_steps must be >= 1, but it is {self.cg_steps}; "
+                f"or tolerance must be in [0, 1), but it is {self.tolerance}."
+            )
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return J^T A^T (A C A^T + V)^-1 (y - A D), where C = (sigma^2/alpha) J."""
+        linear = _linear(likelihood, "MomentMatching")
+        predicted = linear.A(at.mean)
+        variance = linear.noise_variance(predicted)
+        scale = at.sigma**2 / at.alpha
+
+        def apply(p: Tensor) -> tuple[Tensor, Tensor]:
+            pulled = at.vjp(linear.At(p, at.mean))
+            return variance * p + linear.A(expand(scale, pulled) * pulled), pulled
+
+        return robust_cg(apply, linear.y.to(predicted) - predicted, self.cg_steps, self.tolerance)[1]
+
+
+@dataclass(frozen=True)
+class PiGDM(Guidance):
+    """C = r^2 I with r^2 = s^2 v / (s^2 + v), s = sigma/alpha and v the variance of the data.
+
+    Exact for a prior of covariance v I. Song et al. 2023, "Pseudoinverse-guided diffusion models", which has
+    v = 1 on [-1, 1]: 0.25 in the units of images in [0, 1].
+    """
+
+    data_variance: Annotated[float, "variance of the data, in squared pixel units"] = 0.25
+
+    def __post_init__(self) -> None:
+        """Refuse a variance that is not positive."""
+        if not self.data_variance > 0:
+            raise InputError(f"data_variance must be > 0, but it is {self.data_variance}.")
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return J^T A^T (r^2 A A^T + V)^-1 (y - A D)."""
+        linear = _linear(likelihood, "PiGDM")
+        predicted = linear.A(at.mean)
+        s2 = at.level**2
+        u = linear.solve(
+            s2 * self.data_variance / (s2 + self.data_variance), linear.y.to(predicted) - predicted, predicted
+        )
+        return at.vjp(linear.At(u, at.mean))
+
+
+@dataclass(frozen=True)
+class DPS(Guidance):
+    """No C at all: step down the norm |y - A D| of each sample.
+
+    Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000 steps uniform in t.
+    Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid and predictor can
+    take it; on a coarse grid it would overshoot, so it never goes beyond the least |y - A E[x_0 | x_t, y]|
+    along its own direction. zeta is a step size, not a likelihood: it has to be tuned for each operator and
+    noise.
+    """
+
+    zeta: Annotated[float, "step size of each of the reference steps, in pixel units"] = 0.5
+    reference_steps: Annotated[int, "steps of the published schedule that zeta belongs to"] = 1000
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return -c grad |y - A D| with c = steps zeta / g^2, at most the minimiser's; one norm a row."""
+        linear = _linear(likelihood, "DPS")
+        r = linear.residual(at.mean)
+        norm = dot(r, r).clamp_min(torch.finfo(r.dtype).tiny).sqrt()
+        down = at.vjp(linear.At(r, at.mean)) / expand(norm, at.x)  # -grad |y - A D|
+        moved = linear.A(expand(at.sigma**2 / at.alpha, down) * down)
+        furthest = dot(r, moved) / dot(moved, moved).clamp_min(torch.finfo(r.dtype).tiny)
+        rate = self.reference_steps * self.zeta / at.sde.g(at.t) ** 2
+        return expand(torch.minimum(rate.to(furthest), furthest.clamp_min(0)), at.x) * down
+
+
+@dataclass(frozen=True)
+class ClassifierGuidance(Guidance):
+    """The gradient of the likelihood's own log p(y | x_t): for classifiers, and any differentiable
+    likelihood.
+
+    Song et al. 2021 (arXiv:2011.13456), appendix I.1. For a likelihood of x_0 it is taken at E[x_0 | x_t].
+    """
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return grad log_prob_at in x_t."""
+        return at.gradient(likelihood.log_prob_at)
+
+
+@dataclass(frozen=True)
+class Replace(Guidance):
+    """Replace the known part of x_t by the measurement, noised to the level reached.
+
+    Song et al. 2021 (arXiv:2011.13456), appendix I.2 and I.3, with the published code's faults mended: the
+    known part is noised at the start too, and at the level the update has reached; the noise y already
+    carries is counted, and replacing ends where alpha sigma_y > sigma; the last mean carries no noise. It
+    needs orthogonal rows, A A^T A = c A (masking, box averages, grey), and knows nothing of how the unknown
+    part depends on the known: the posterior is not right, and the distance is in the tables.
+    """
+
+    needs_graph = False
+    projects = True
+
+    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return zero: this method acts by projection alone."""
+        return torch.zeros_like(at.x)
+
+    def project(self, at_level: Level, x: Tensor, likelihood: Likelihood, noise: Noise) -> Tensor:
+        """Return x + A^T (y_t - A x) / c with y_t = alpha y + noise of the variance still missing."""
+        linear = _linear(likelihood, "Replace")
+        c = _row_norm(linear, tuple(x.shape[1:]))
+        own = at_level.alpha**2 * linear.noise_variance(linear.y[None]).to(
+            x
+        )  # noise that alpha y has already
+        missing = at_level.sigma**2 * c - own
+        if float(missing.min()) < 0:
+            return x
+        z = linear.A(noise("replace"))  # A z has covariance A A^T: c I on the measured entries, 0 elsewhere
+        y_t = at_level.alpha * linear.y.to(x) + (missing / c).sqrt() * z
+        return x + linear.At(y_t - linear.A(x), x) / c
+
+
+@lru_cache(maxsize=4)
+def _row_norm(linear: LinearLikelihood, shape: tuple[int, ...]) -> float:
+    """The c of A A^T A = c A, by a random probe; Refused where the rows are not orthogonal and of one
+    length."""
+    probe = linear.A(Noise(0, "probe", 1, shape)().to(linear.y))
+    again = linear.A(linear.At(probe, torch.empty(1, *shape)))
+    c = float(dot(again, probe) / dot(probe, probe))
+    if float((again - c * probe).norm() / again.norm()) > 1e-3:
+        raise Refused(
+            "Replace needs an operator with orthogonal rows of one length (masking, box averages, grey); "
+            "this one mixes pixels. Take guidance moment-matching."
+        )
+    return c

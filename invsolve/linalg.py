@@ -1,0 +1,62 @@
+"""Small linear algebra over batches: one row is one problem, and rows never meet.
+
+A row is a sample; every norm, step size and stopping rule is its own, so that the answer for a sample does
+not depend on what is solved beside it.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+__all__ = ["dot", "expand", "robust_cg"]
+
+
+def expand(values: Tensor, x: Tensor) -> Tensor:
+    """Shape values () or (B,) as (B, 1, ..., 1) beside x (B, *event), in the dtype and on the device of x."""
+    return _column(values.to(x), x)
+
+
+def _column(values: Tensor, x: Tensor) -> Tensor:
+    return values.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """Inner product of each row: (B, *event) x (B, *event) -> (B,)."""
+    return (a * b).flatten(1).sum(1)
+
+
+def robust_cg(
+    apply: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor, steps: int, tolerance: float
+) -> tuple[Tensor, Tensor]:
+    """Solve K u = b by conjugate gradients, row by row, and return u with its image L u.
+
+    apply(p) returns K p and L p, where L is a linear map whose value at u is wanted: L u is the same
+    combination of the L p as u is of the p, so it comes free. K should be symmetric positive definite, but a
+    learned Jacobian makes it neither, and plain conjugate gradients then explode. So each row stops where the
+    curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b|, and returns its iterate of
+    smallest residual: u = 0 when no residual fell below |b|.
+    """
+    u = best_u = torch.zeros_like(b)
+    image = best_image = torch.zeros((), dtype=b.dtype, device=b.device)
+    r = p = b
+    rr = best = dot(b, b)
+    goal = tolerance**2 * rr
+    active = rr > 0
+    for _ in range(steps):
+        kp, lp = apply(p)
+        curvature = dot(p, kp)
+        active = active & (curvature > 0)
+        step = torch.where(active, rr, 0.0) / torch.where(active, curvature, 1.0)
+        u, image, r = u + expand(step, b) * p, image + expand(step, lp) * lp, r - expand(step, b) * kp
+        new = dot(r, r)
+        better = active & (new < best)
+        best = torch.where(better, new, best)
+        best_u = torch.where(_column(better, b), u, best_u)
+        best_image = torch.where(_column(better, lp), image, best_image)
+        active = active & (new > goal)
+        if not active.any():
+            break
+        p = r + expand(torch.where(active, new, 0.0) / torch.where(active, rr, 1.0), b) * p
+        rr = new
+    return best_u, best_image

@@ -1,0 +1,141 @@
+"""The line the toolkit is built around:
+
+    grad log p(x_t | y)  =  grad log p(x_t)  +  gamma * grad log p(y | x_t)
+
+A Posterior is what samplers see: .sde, .shape, .score, .mean, .project. It owns the one network call a step,
+the count of calls, and the check that nothing became NaN. Samplers run without autograd; what leaves here is
+detached.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import Divergence, InputError, Refused
+from invsolve.guidance import Guidance, Level, MomentMatching
+from invsolve.likelihood import Likelihood
+from invsolve.linalg import expand
+from invsolve.prior import Denoised, Prior
+from invsolve.rng import Noise
+from invsolve.sde import SDE, VE, Time
+
+__all__ = ["Evaluation", "Posterior"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Score and mean of p(x_0 | x_t, y) from one network call, both (B, *event) and detached."""
+
+    score: Tensor
+    mean: Tensor
+
+
+class Posterior:
+    """p(x_0 | y) at every noise level: a prior, a likelihood (None for the prior alone), an SDE and a
+    guidance.
+
+    gamma = 1 is Bayes' rule, as good as the guidance is; any other value has no posterior of its own.
+    shape is that of one sample; by default the prior's, or the operator's where the prior takes any size.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        likelihood: Likelihood | None = None,
+        *,
+        sde: SDE | None = None,
+        guidance: Guidance | None = None,
+        gamma: float = 1.0,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        """Fit the parts together; refuse shapes that do not agree."""
+        self.prior, self.likelihood = prior, likelihood
+        self.sde = VE() if sde is None else sde
+        self.guidance = MomentMatching() if guidance is None else guidance
+        if not gamma >= 0:
+            raise InputError(f"gamma must be a number >= 0, but it is {gamma}.")
+        self.gamma = gamma
+        self.shape = _event_shape(prior, likelihood, shape)
+        self.calls: Counter[str] = Counter()
+
+    def at(self, x: Tensor, t: Time) -> Denoised:
+        """Evaluate the prior at (x_t, t): the one network call."""
+        graph = self.likelihood is not None and self.guidance.needs_graph
+        at = Denoised(self.prior, self.sde, x, t, graph=graph, calls=self.calls)
+        return _finite(at, at.mean, "the prior's mean")
+
+    def score(self, x: Tensor, t: Time) -> Tensor:
+        """grad log p(x_t | y): (B, *event), detached."""
+        at = self.at(x, t)
+        if self.likelihood is None:
+            return at.score
+        return at.score + self.gamma * self._guide(at, self.likelihood)
+
+    def _guide(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        with torch.no_grad():
+            guided = self.guidance(at, likelihood).detach()
+        _finite(at, guided, f"the likelihood's term ({type(self.guidance).__name__})")
+        return guided
+
+    def evaluate(self, x: Tensor, t: Time) -> Evaluation:
+        """Score and E[x_0 | x_t, y] = (x_t + sigma^2 score) / alpha from one network call."""
+        score = self.score(x, t)
+        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        return Evaluation(score, (x + sigma**2 * score) / alpha)
+
+    def mean(self, x: Tensor, t: Time) -> Tensor:
+        """E[x_0 | x_t, y], the prior's mean shifted by the guidance: (B, *event)."""
+        return self.evaluate(x, t).mean
+
+    def project(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
+        """Return x with what Replace pins replaced at time t; x itself under every other guidance."""
+        if self.likelihood is None or not self.guidance.projects:
+            return x
+        level = Level(float(self.sde.alpha(t)), float(self.sde.sigma(t)))
+        return self.guidance.project(level, x, self.likelihood, noise)
+
+    @property
+    def content(self) -> str:
+        """Hash of the data: part of the key of every random number."""
+        return "" if self.likelihood is None else self.likelihood.content
+
+    def span(self) -> tuple[float, float]:
+        """Noise levels lambda a run goes through: from the SDE's start to min(0.002, sigma_y / 10).
+
+        Both ends stay inside the range the prior was trained on.
+        """
+        low = 0.002 if self.likelihood is None else min(0.002, self.likelihood.finest / 10)
+        return min(float(self.sde.ratio(1.0)), self.prior.sigma_max), max(low, self.prior.sigma_min)
+
+
+def _finite(at: Denoised, value: Tensor, term: str) -> Denoised:
+    if not torch.isfinite(value).all():
+        t, level = float(at.t[0]), float(at.level[0])
+        raise Divergence(f"{term} became NaN or infinite at t = {t:.4g} (noise level {level:.4g}).")
+    return at
+
+
+def _fits(shape: Sequence[int | None], full: Sequence[int | None]) -> bool:
+    """Whether a shape, None being any size, is the full one; a vector stands for any event of as many
+    numbers."""
+    if len(shape) == 1 and None not in full:
+        return shape[0] in (None, math.prod(size for size in full if size is not None))
+    return len(shape) == len(full) and all(a in (None, b) for a, b in zip(shape, full, strict=True))
+
+
+def _event_shape(
+    prior: Prior, likelihood: Likelihood | None, given: tuple[int, ...] | None
+) -> tuple[int, ...]:
+    """Shape of one sample that prior, operator and caller agree on."""
+    known = [s for s in (given, prior.shape, getattr(likelihood, "shape", None)) if s is not None]
+    full = [tuple(s) for s in known if None not in s]
+    if not full:
+        raise InputError("the shape of a sample is not known: pass shape=(C, H, W).")
+    for other in known:
+        if not _fits(other, full[0]):
+            raise Refused(f"the prior, the operator and the sample disagree on its shape: {known}.")
+    return tuple(int(size) for size in full[0] if size is not None)

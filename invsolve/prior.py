@@ -1,0 +1,160 @@
+"""A prior is a denoiser, and one evaluation of it is everything a sampler needs.
+
+    D(x, sigma) = E[x_0 | x_0 + sigma n = x],   n ~ N(0, I)
+
+For x_t = alpha x_0 + sigma z the network is called once, with x_t/alpha and lambda = sigma/alpha. Then
+
+    score        grad log p(x_t) = (alpha E[x_0 | x_t] - x_t) / sigma^2            (Tweedie; Efron 2011)
+    covariance   Cov[x_0 | x_t]  = (sigma^2 / alpha) dE[x_0 | x_t] / dx_t          (its derivative)
+    shift        a term g added to the score moves E[x_0 | x_t] by (sigma^2 / alpha) g
+
+The covariance is symmetric for an exact denoiser, so vector-Jacobian products serve
+(Rozet et al. 2024, arXiv:2405.13712).
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from invsolve.linalg import expand
+from invsolve.sde import SDE, Time
+
+__all__ = ["Denoised", "EnergyPrior", "Prior"]
+
+Shape = tuple[int | None, ...]
+
+
+class Prior(nn.Module, ABC):
+    """A distribution of signals, known through its denoiser.
+
+    Works in physical units: images in [0, 1]. A network trained in other units is adapted inside its own
+    Prior, range and noise level together. Nothing is ever clipped.
+    """
+
+    name = "prior"
+    shape: Shape | None = None  # of one sample; None for any size
+    centre: Tensor  # mean of the data: where a run starts from, and nothing else
+    sigma_min = 0.0  # the noise levels it was trained on, in physical units
+    sigma_max = float("inf")
+
+    def __init__(self) -> None:
+        """Start with a data mean of zero, which only the start of a run looks at."""
+        super().__init__()
+        self.register_buffer("centre", torch.zeros(()), persistent=False)
+
+    @abstractmethod
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return E[x_0 | x_0 + sigma n = x]: x (B, *event), sigma (B,), result (B, *event)."""
+
+    def score(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Gradient of the log density of x_0 + sigma n at x: (B, *event)."""
+        return (self.denoise(x, sigma) - x) / expand(sigma**2, x)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the samples: that of the first floating parameter or buffer after the centre, else float32."""
+        return self._reference.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self._reference.device
+
+    @property
+    def _reference(self) -> Tensor:
+        return next(self.parameters(), self.get_buffer("centre"))
+
+
+class EnergyPrior(Prior):
+    """A density exp(-f) / Z known up to Z: score = -grad f.
+
+    energy(x, sigma) -> (B,) is the energy of the density *after* noise of level sigma, as a noise-conditional
+    model learns it; then denoise = x - sigma^2 grad f is exact. An energy(x) of the clean density alone is
+    its limit at small sigma: right for Langevin sampling at one low noise level, and only there.
+    """
+
+    name = "energy"
+
+    def __init__(self, energy: Callable[..., Tensor], shape: Shape | None = None) -> None:
+        """Keep the energy; whether it takes sigma is read from its signature."""
+        super().__init__()
+        self.shape = shape
+        self._energy = energy
+        self._noisy = len(inspect.signature(energy).parameters) > 1
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return x - sigma^2 grad f(x, sigma)."""
+        return x + expand(sigma**2, x) * self.score(x, sigma)
+
+    def score(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Minus the gradient of the energy; no Z is needed."""
+        wants_graph = torch.is_grad_enabled() and x.requires_grad
+        with torch.enable_grad():
+            x = x if wants_graph else x.detach().requires_grad_(True)
+            energy = self._energy(x, sigma) if self._noisy else self._energy(x)
+            return -torch.autograd.grad(energy.sum(), x, create_graph=wants_graph)[0]
+
+
+class Denoised:
+    """One evaluation of the prior at (x_t, t): the only place where the network is called.
+
+    x, mean (B, *event) and score carry no graph; derivatives come through vjp, covariance and gradient alone,
+    when it was made with graph=True. calls counts rows: forward and vjp apart.
+    """
+
+    def __init__(
+        self,
+        prior: Prior,
+        sde: SDE,
+        x: Tensor,
+        t: Time,
+        *,
+        graph: bool = False,
+        calls: Counter[str] | None = None,
+    ) -> None:
+        """Call the denoiser once at x_t / alpha with noise level sigma / alpha."""
+        self.prior, self.sde, self.calls = prior, sde, Counter() if calls is None else calls
+        self.t = torch.as_tensor(t, dtype=torch.float64).cpu().expand(len(x))
+        self.alpha, self.sigma = sde.alpha(self.t), sde.sigma(self.t)
+        self.x = x.detach()
+        with torch.set_grad_enabled(graph):
+            self._x = self.x.clone().requires_grad_(graph)
+            level = (self.sigma / self.alpha).to(x.device)
+            self._mean = prior.denoise(self._x / expand(self.alpha, x), level)
+        self.mean = self._mean.detach()
+        self.calls["forward"] += len(x)
+
+    @property
+    def level(self) -> Tensor:
+        """Noise level the denoiser saw, lambda = sigma / alpha, float64 (B,)."""
+        return self.sigma / self.alpha
+
+    @property
+    def score(self) -> Tensor:
+        """grad log p(x_t) by Tweedie's formula: (B, *event)."""
+        return (expand(self.alpha, self.x) * self.mean - self.x) / expand(self.sigma**2, self.x)
+
+    def vjp(self, v: Tensor) -> Tensor:
+        """Product of v with the Jacobian of E[x_0 | x_t] in x_t: v^T dE/dx_t, (B, *event)."""
+        self.calls["vjp"] += len(v)
+        return torch.autograd.grad(self._mean, self._x, v, retain_graph=True)[0]
+
+    def covariance(self, v: Tensor) -> Tensor:
+        """Apply Cov[x_0 | x_t] to v: sigma^2/alpha times the Jacobian of the mean."""
+        return expand(self.sigma**2 / self.alpha, v) * self.vjp(v)
+
+    def shift_to_score(self, delta: Tensor) -> Tensor:
+        """Term of the score that moves E[x_0 | x_t] by delta: (alpha / sigma^2) delta."""
+        return expand(self.alpha / self.sigma**2, delta) * delta
+
+    def gradient(self, log_prob: Callable[["Denoised"], Tensor]) -> Tensor:
+        """Gradient in x_t of log_prob(at) -> (B,), where at.x and at.mean carry the graph."""
+        live = object.__new__(Denoised)
+        live.__dict__.update(self.__dict__, x=self._x, mean=self._mean)
+        self.calls["vjp"] += len(self.x)
+        with torch.enable_grad():
+            return torch.autograd.grad(log_prob(live).sum(), self._x, retain_graph=True)[0]

@@ -1,0 +1,97 @@
+"""A trained network as a Prior: the one place where the network's units meet the physical ones.
+
+The network lives on images in [low, high] (usually [-1, 1]), everything else on [0, 1]. With r = high - low
+
+    D_01(x, s) = (D(low + r x, r s) - low) / r
+
+The noise level scales with the range: forgetting it halves or doubles every step of a sampler.
+
+A colour prior also serves grey images (GreyPrior). Copying a noisy grey image to three channels at the same
+sigma would be wrong: the network expects independent noise in each, so it takes noise shared by all for
+structure. What is exact: three channels g + sqrt(3) s n_c have the mean g + s n, and what is left, the
+colour differences, is noise that says nothing about g. So the noisy grey image x goes in as x + sqrt(3) s
+(n_c - mean n), with fixed n, at noise level sqrt(3) s, and the channels of the answer are averaged. It is
+as good as the colour prior knows grey pictures.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from invsolve.linalg import expand
+from invsolve.prior import Prior
+
+__all__ = ["DenoiserPrior", "GreyPrior"]
+
+
+def bfloat16_pays() -> bool:
+    """Tell whether this processor multiplies in bfloat16; emulated, it is slower than float32."""
+    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return bool(capability and capability())
+
+
+class DenoiserPrior(Prior):
+    """Images of any size through a trained denoiser; sigma_min and sigma_max in physical units."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        channels: int = 3,
+        sigma_min: float = 0.001,
+        sigma_max: float = 40.0,
+        data_range: tuple[float, float] = (-1.0, 1.0),
+        name: str = "denoiser",
+    ) -> None:
+        """Freeze the network's weights, so that derivatives go to the image alone."""
+        super().__init__()
+        self.network = network.requires_grad_(False).eval()
+        self.name, self.shape = name, (channels, None, None)
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
+        self.low, self.span = data_range[0], data_range[1] - data_range[0]
+        self.centre.fill_(0.5)
+        self.fast = (
+            bfloat16_pays()
+        )  # inside the network; the answer has the dtype of x; fp32 takes 1.5 times as long
+        self.metadata: dict[str, str] = {}
+        self.sha256 = ""
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return E[x_0 | x_0 + sigma n = x] for x (B, C, H, W), sigma (B,) in physical units."""
+        fast = self.fast and x.dtype == torch.float32
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=fast):
+            answer: Tensor = self.network(self.low + self.span * x, self.span * sigma)
+        return (answer.to(x.dtype) - self.low) / self.span
+
+    def grey(self) -> "GreyPrior":
+        """Give the prior of grey images, (B, 1, H, W), that this colour prior implies."""
+        return GreyPrior(self)
+
+
+@lru_cache(maxsize=4)
+def colour_noise(channels: int, height: int, width: int) -> Tensor:
+    """Fixed standard normal noise without its mean over channels, (1, C, H, W)."""
+    rng = torch.Generator().manual_seed(0x67726579)  # a seed nobody else draws measurement noise with
+    noise = torch.randn(1, channels, height, width, generator=rng, dtype=torch.float64)
+    return noise - noise.mean(1, keepdim=True)
+
+
+class GreyPrior(Prior):
+    """Grey images through a colour prior; the module docstring has the argument."""
+
+    def __init__(self, colour: DenoiserPrior) -> None:
+        """Keep the colour prior; its noise range shrinks by sqrt(channels)."""
+        super().__init__()
+        self.colour, self.channels = colour, int(colour.shape[0] or 1) if colour.shape else 1
+        self.name, self.shape = colour.name, (1, None, None)
+        self.sigma_min = colour.sigma_min / self.channels**0.5
+        self.sigma_max = colour.sigma_max / self.channels**0.5
+        self.centre.copy_(colour.centre)
+        self.metadata, self.sha256 = colour.metadata, colour.sha256
+
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Return E[x_0 | x_0 + sigma n = x] for x (B, 1, H, W)."""
+        level = sigma * self.channels**0.5
+        noise = colour_noise(self.channels, x.shape[-2], x.shape[-1]).to(x)
+        return self.colour.denoise(x + expand(level, x) * noise, level).mean(1, keepdim=True)

@@ -1,0 +1,90 @@
+"""One unit of work, inside whatever process: read the problem, build its parts, walk, write the shard."""
+
+import time
+import traceback
+from collections.abc import Generator, Iterator
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InvsolveError
+from invsolve.isolation import reason
+from invsolve.run import parts
+from invsolve.run.events import Done, Event, Failed, Tick
+from invsolve.run.problem import Problem
+from invsolve.run.shards import Shard, write_shard
+from invsolve.run.units import Unit
+
+__all__ = ["PROBLEM", "attempt"]
+
+PROBLEM = "problem.npz"
+
+
+@lru_cache(maxsize=1)
+def _ready(directory: Path) -> tuple[Problem, parts.Parts]:
+    problem = Problem.load(directory / PROBLEM)
+    return problem, parts.Parts.of(problem)
+
+
+def attempt(unit: Unit) -> Iterator[Event]:
+    """Compute a unit and write its shard; whatever goes wrong becomes an event."""
+    try:
+        problem, made = _ready(unit.directory)
+        shard = yield from _shard(unit, problem, made)
+        write_shard(unit.shard, shard)
+        yield Done(unit)
+    except InvsolveError as error:
+        yield Failed(unit, str(error), error.exit_code)
+    except Exception as error:  # a plugin may raise anything, and other units go on
+        if _memory(error):
+            yield Failed(unit, "there is not enough memory for a single sample. Give a smaller image.", 4)
+        else:
+            yield Failed(unit, reason(error), 3, traceback.format_exc())
+
+
+def _shard(unit: Unit, problem: Problem, made: parts.Parts) -> Generator[Tick, None, Shard]:
+    """Compute all samples of the unit at once, or one by one where memory does not suffice."""
+    started = time.perf_counter()
+    made.posterior.calls.clear()
+    made.likelihood.calls.clear()
+    try:
+        walked = [(yield from _walk(unit, unit.first, unit.n, problem, made))]
+    except (MemoryError, RuntimeError) as error:
+        if not _memory(error) or unit.n == 1:
+            raise
+        walked = []
+    for first in range(unit.first, unit.first + unit.n) if not walked else ():
+        walked.append((yield from _walk(unit, first, 1, problem, made)))
+    samples, chi2 = (torch.cat(pieces).detach().cpu().float().numpy() for pieces in zip(*walked, strict=True))
+    calls = dict(made.posterior.calls + made.likelihood.calls)
+    return Shard(unit.first, samples, calls, time.perf_counter() - started, problem.device, {"chi2": chi2})
+
+
+def _walk(
+    unit: Unit, first: int, n: int, problem: Problem, made: parts.Parts
+) -> Generator[Tick, None, tuple[Tensor, Tensor]]:
+    """Samples first .. first + n - 1 of the unit, and chi2 of each state on the way, (n, states)."""
+    trace: list[Tensor] = []
+    x = torch.empty(0)
+    for i, steps, x in _states(made, first, n, problem.seed):  # the last x is the samples
+        trace.append(made.chi2(x))
+        share = (first - unit.first + n * i / steps) / unit.n
+        yield Tick(unit, share, float(trace[-1].mean()))
+    return x, torch.stack(trace, 1)
+
+
+def _states(made: parts.Parts, first: int, n: int, seed: int) -> Iterator[tuple[int, int, Tensor]]:
+    """States of the walk (i, of, x); a sampler without a walk has one, its samples."""
+    walk = getattr(made.sampler, "walk", None)
+    if walk is None:
+        yield 1, 1, made.sampler(made.posterior, n, seed, first)
+        return
+    for step in walk(made.posterior, n, seed, first):
+        yield step.i, made.steps + 1, step.x
+
+
+def _memory(error: Exception) -> bool:
+    """Whether this is lack of memory: torch on a CPU says so in words only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

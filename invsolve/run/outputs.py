@@ -1,0 +1,97 @@
+"""The files of a finished image: posterior.h5, the pictures, and metrics.json last."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from invsolve.arrays import Floats
+from invsolve.errors import OutputError
+from invsolve.files import writable, write_whole
+from invsolve.images import save_png
+from invsolve.metrics import summary
+from invsolve.result import Result
+from invsolve.run import parts
+from invsolve.run.prepare import Case
+from invsolve.run.problem import Problem
+from invsolve.run.shards import Shard, read_shard
+
+__all__ = ["merge", "write"]
+
+_CALLS = ("forward", "vjp", "A", "At")
+
+
+def merge(problem: Problem, shards: Sequence[Shard]) -> Result:
+    """Join the shards of one image into its result."""
+    ordered = sorted(shards, key=lambda shard: shard.first)
+    samples = torch.from_numpy(np.concatenate([shard.samples for shard in ordered]))
+    chi2 = [torch.from_numpy(shard.trace["chi2"]) for shard in ordered]
+    return Result(
+        samples=samples,
+        nfe={name: sum(s.calls.get(name, 0) for s in ordered) / len(samples) for name in _CALLS},
+        seconds=sum(shard.seconds for shard in ordered),
+        measurement=torch.from_numpy(problem.y),
+        truth=_tensor(problem.truth),
+        mask=_tensor(problem.mask),
+        trace={"chi2": torch.cat(chi2)} if len({c.shape[1] for c in chi2}) == 1 else {},
+        config=problem.tables,
+        seed=problem.seed,
+        prior_sha256=str(problem.identity.get("prior sha256", "")),
+        units=len(ordered),
+    )
+
+
+def _tensor(values: Floats | None) -> torch.Tensor | None:
+    return None if values is None else torch.from_numpy(values)
+
+
+def write(case: Case) -> dict[str, Any]:  # Any: JSON
+    """Write everything of one image and return its report."""
+    shards = [shard for unit in case.done if (shard := read_shard(unit.shard))]
+    if len(shards) < len(case.done):
+        raise OutputError(
+            f"shards in {case.folder} were damaged during the run. The same command again redoes them."
+        )
+    directory, problem, result = case.input.directory, case.problem, merge(case.problem, shards)
+    result.save(directory / "posterior.h5")
+    _pictures(directory, problem, result)
+    metrics = _metrics(problem, result)
+    write_whole(directory / "metrics.json", json.dumps(metrics, indent=1).encode())
+    return {"input": str(case.input.path), "out": str(directory), "metrics": metrics, "notes": case.notes}
+
+
+def _pictures(directory: Path, problem: Problem, result: Result) -> None:
+    """Write measurement, mean, std and the samples as PNG; one sample has no std."""
+    save_png(directory / "measurement.png", problem.picture)
+    save_png(directory / "mean.png", result.mean)
+    if len(result.samples) > 1:
+        save_png(directory / "std.png", result.std)
+    writable(directory / "samples")
+    for k, sample in enumerate(result.samples):
+        save_png(directory / "samples" / f"{k:03d}.png", sample)
+
+
+def _metrics(problem: Problem, result: Result) -> dict[str, Any]:  # Any: JSON
+    operator = parts.build_operator(problem.tables, problem.shape, "cpu", problem.alpha)
+    measured = summary(
+        result.samples,
+        torch.from_numpy(problem.y),
+        operator,
+        problem.sigma_y,
+        picture=problem.picture,
+        truth=problem.truth,
+        mask=problem.mask,
+    )
+    cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
+    metrics: dict[str, Any] = _finite(measured) | cost
+    return metrics
+
+
+def _finite(value: Any) -> Any:  # noqa: ANN401  JSON, which has no infinity: the PSNR of equal images is null
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,141 @@
+"""From names in tables to objects: the prior, the operator and the sampler that the settings mean."""
+
+import contextlib
+import hashlib
+import inspect
+import io
+import json
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.likelihood import Gaussian, measured_entries
+from invsolve.options import check_table
+from invsolve.plugins import Registry, load
+from invsolve.posterior import Posterior
+from invsolve.prior import Prior
+from invsolve.run.settings import Tables, is_weight_file
+
+if TYPE_CHECKING:
+    from invsolve.run.problem import Problem
+
+__all__ = ["Parts", "build_operator", "build_prior", "build_sampler", "prior_sha256", "registry"]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a problem's units are computed with."""
+
+    posterior: Posterior
+    likelihood: Gaussian
+    sampler: Any  # any callable (posterior, n, seed, first) -> samples
+    steps: int
+    known: Tensor
+
+    @classmethod
+    def of(cls, problem: "Problem") -> "Parts":
+        """Build them; the same problem gives the same parts in every process."""
+        tables, device = problem.tables, problem.device
+        prior = build_prior(tables, problem.shape, device)
+        operator = build_operator(tables, problem.shape, device, problem.alpha)
+        y = torch.from_numpy(problem.y).to(prior.device, prior.dtype)
+        likelihood = Gaussian(y, operator, problem.sigma_y)
+        sde, guidance = (build(kind, tables) for kind in ("sde", "guidance"))
+        posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=tables["run"]["gamma"])
+        known = measured_entries(operator, problem.shape, y)
+        return cls(posterior, likelihood, build_sampler(tables), tables["run"]["steps"], known)
+
+    @torch.no_grad()
+    def chi2(self, x: Tensor) -> Tensor:
+        """|A x - y|^2 / (m sigma_y^2) over the m measured entries, (n,); such calls are not counted."""
+        residual = (self.likelihood.operator.A(x) - self.likelihood.y) / self.likelihood.sigma_y
+        return residual[:, self.known].square().mean(1)
+
+    def notes(self) -> list[str]:
+        """What the user should know of the walk; raises where the parts do not go together."""
+        posterior = self.posterior
+        if hasattr(self.sampler, "times"):
+            self.sampler.times(posterior)
+        start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
+        if start >= top:
+            return []
+        return [
+            f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}"
+        ]
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """Every part on offer; the command itself has warned of broken plugins already."""
+    with contextlib.redirect_stderr(io.StringIO()):
+        return load()
+
+
+def build(kind: str, tables: Tables, *args: object, more: dict[str, object] | None = None) -> Any:  # noqa: ANN401  any kind of part
+    """Build the chosen part of a kind with the options of its table."""
+    table = dict(tables[kind])
+    name = str(table.pop("name"))
+    options = check_table(kind, registry().options(kind, name), table)  # lists become tuples, texts paths
+    return registry().build(kind, name, *args, options=options | (more or {}))
+
+
+def build_operator(tables: Tables, shape: tuple[int, ...], device: str, alpha: object = None) -> Any:  # noqa: ANN401  a physics
+    """Build the operator for images of that shape; alpha is the mask that came with the photo, if it is to be
+    used."""
+    operator = build("operator", tables, shape, more={} if alpha is None else {"mask": alpha})
+    return operator.to(device) if hasattr(operator, "to") else operator
+
+
+def build_prior(tables: Tables, shape: tuple[int, ...], device: str) -> Prior:
+    """Load the prior and fit it to images of that shape; a colour prior serves grey images too."""
+    prior = _loaded(json.dumps(tables["prior"]), device)
+    grey = getattr(prior, "grey", None)
+    if grey and prior.shape and prior.shape[0] == 3 and shape[0] == 1:
+        prior = grey()
+    wanted = prior.shape or shape
+    if len(wanted) != len(shape) or any(w not in (None, s) for w, s in zip(wanted, shape, strict=True)):
+        sides = " x ".join("any" if w is None else str(w) for w in wanted)
+        raise InputError(
+            f"prior {tables['prior']['name']} makes images of {sides} (channels x height x width), "
+            f"but this one is {' x '.join(map(str, shape))}. Choose another with --prior."
+        )
+    return prior
+
+
+def prior_sha256(tables: Tables, device: str) -> str:
+    """SHA-256 of the prior's file, or of its weights where it has none."""
+    prior = _loaded(json.dumps(tables["prior"]), device)
+    digest = hashlib.sha256()
+    for name, value in sorted(prior.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+    return str(getattr(prior, "sha256", "") or digest.hexdigest())
+
+
+@lru_cache(maxsize=1)
+def _loaded(table: str, device: str) -> Prior:
+    tables = {"prior": json.loads(table)}
+    name = str(tables["prior"]["name"])
+    if is_weight_file(name, registry()):
+        from invsolve.priors.catalogue import load_prior
+
+        return load_prior(name).to(device)
+    prior: Prior = build("prior", tables).to(device)
+    return prior
+
+
+def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posterior, n, seed, first)
+    """Build the sampler; predictor, corrector and steps go in where it takes them."""
+    table = dict(tables["sampler"])
+    name = str(table.pop("name"))
+    name = "pc" if name == "auto" else name
+    takes = inspect.signature(registry().get("sampler", name)).parameters
+    for kind in ("predictor", "corrector"):
+        if kind in takes:
+            table[kind] = build(kind, tables)
+    if "steps" in takes:
+        table["steps"] = tables["run"]["steps"]
+    return registry().build("sampler", name, options=table)

@@ -1,0 +1,137 @@
+"""One image, ready to be computed: its problem (made, or found from an earlier start), its units, and which
+of them are done."""
+
+import os
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from invsolve.errors import InputError
+from invsolve.files import sweep, writable, write_whole
+from invsolve.images import LoadedImage
+from invsolve.run import measure, parts
+from invsolve.run.compute import PROBLEM
+from invsolve.run.events import Failed
+from invsolve.run.inputs import Input
+from invsolve.run.problem import Problem
+from invsolve.run.record import difference, files_of, hashes
+from invsolve.run.settings import Tables, flat, to_toml
+from invsolve.run.shards import read_shard
+from invsolve.run.units import Unit, chunk_size, plan
+
+__all__ = ["Case", "choose_device", "prepare"]
+
+
+@dataclass
+class Case:
+    """An image of the run: its problem and units, and what became of them."""
+
+    input: Input
+    problem: Problem
+    units: list[Unit]
+    done: list[Unit] = field(default_factory=list)
+    failed: list[Failed] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> Path:
+        """Directory of the shards."""
+        return self.input.directory / "units"
+
+    @property
+    def missing(self) -> list[Unit]:
+        """Units that still have to be computed."""
+        over = {unit.id for unit in self.done} | {event.unit.id for event in self.failed}
+        return [unit for unit in self.units if unit.id not in over]
+
+
+def prepare(tables: Tables, given: Input, image: LoadedImage, device: str) -> Case:
+    """Make or find the problem of an image, plan its units and look which are done."""
+    folder = given.directory / "units"
+    writable(folder)
+    sweep(folder)
+    sweep(given.directory)
+    own: Tables = {
+        **tables,
+        "run": tables["run"] | ({"input": [str(given.path)]} if "input" in tables["run"] else {}),
+    }
+    identity = _identity(own, image, device)
+    problem = _found(folder, identity, given)
+    if problem is None:
+        problem = measure.make(measure.Source(own, given.path, image, identity, device))
+        write_whole(given.directory / "run.toml", to_toml(own).encode())
+        problem.save(folder / PROBLEM)
+    made = parts.Parts.of(problem)
+    run = own["run"]
+    batch = int(own["sampler"].get("batch") or run["samples"])
+    chunk = min(batch, chunk_size(problem.shape[1] * problem.shape[2], run["steps"], device))
+    case = Case(given, problem, plan(folder, problem.identity, run["samples"], chunk))
+    case.notes = [*problem.notes, *made.notes()]
+    _look(case)
+    return case
+
+
+def _identity(tables: Tables, image: LoadedImage, device: str) -> dict[str, Any]:  # Any: JSON
+    """Everything that decides the samples, flat; where files lie is left out, what is in them is in."""
+    settings = {k: v for k, v in flat(tables).items() if k not in ("run.input", "run.truth", "run.device")}
+    named = files_of(tables)
+    contents = dict(zip(named, hashes(named.values()).values(), strict=True))
+    return {
+        **settings,
+        "input sha256": image.sha256,
+        **{f"{key} sha256": value for key, value in contents.items()},
+        "prior sha256": parts.prior_sha256(tables, device),
+        "device": device.split(":")[0],
+        "invsolve": version("invsolve"),
+    }
+
+
+def _found(folder: Path, identity: dict[str, Any], given: Input) -> Problem | None:  # Any: JSON
+    """Problem of an earlier start; refused where something that decides the samples has changed since."""
+    try:
+        problem = Problem.load(folder / PROBLEM)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder / PROBLEM} is damaged ({error}). Add --overwrite to start anew."
+        ) from error
+    changed = difference(problem.identity, identity)
+    if changed:
+        raise InputError(
+            f"{given.directory} holds a run of something else: {changed}. Add --overwrite, or another --out."
+        )
+    return problem
+
+
+def _look(case: Case) -> None:
+    """Find the shards that are whole; a damaged one is named and removed, so that it is computed again."""
+    for unit in case.units:
+        if not unit.shard.exists():
+            continue
+        if read_shard(unit.shard) is None:
+            case.notes.append(f"{unit.shard} is damaged: it is computed again")
+            os.unlink(unit.shard)
+        else:
+            case.done.append(unit)
+
+
+def choose_device(name: str) -> str:
+    """Device for auto, cpu, cuda or cuda:i; InputError where it is not there."""
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return name
+    if kind != "cuda" or not (index or "0").isdigit():
+        raise InputError(f"--device {name} is unknown: auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if int(index or 0) >= count:
+        there = f"it has {count}: cuda:0 to cuda:{count - 1}" if count else "it has none that torch can use"
+        raise InputError(
+            f"--device {name}: this machine has no such GPU ({there}). Take --device cpu or auto."
+        )
+    return f"cuda:{index or 0}"

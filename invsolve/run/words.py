@@ -1,0 +1,57 @@
+"""What a run prints on stdout when it is over: a few lines an image, or one JSON object."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from invsolve.run.drive import Outcome
+
+__all__ = ["as_json", "as_text"]
+
+Report = Mapping[str, Any]  # Any: JSON
+_FILES = ("posterior.h5", "metrics.json", "run.toml", "measurement.png", "mean.png", "std.png", "samples")
+
+
+def as_text(outcome: Outcome) -> str:
+    """Say how it went, image by image."""
+    return "\n".join(map(_image, outcome.images))
+
+
+def _image(report: Report) -> str:
+    """Say how an image went: distances to the truth, what to trust, what it cost and where the files are."""
+    m = report["metrics"]
+    lines = [Path(report["input"]).name]
+    if "psnr" in m:
+        names = {"measurement": "measurement", "sample": "one sample", "mean": "posterior mean"}
+        lines.append("  PSNR       " + "   ".join(f"{names[k]} {_decibel(v)}" for k, v in m["psnr"].items()))
+    trust = {"chi2": "chi2", "coverage90": "coverage90", "dispersion": "dispersion"}
+    lines.append("  posterior  " + "   ".join(f"{word} {m[k]:.3g}" for k, word in trust.items() if k in m))
+    calls = f"{m['nfe']['forward']:.0f} forward + {m['nfe']['vjp']:.0f} vjp network calls a sample"
+    lines.append(f"  cost       {calls}   {m['samples']} samples   {m['seconds']:.1f} s of computing")
+    lines += [f"  note       {note}" for note in report["notes"]]
+    return "\n".join([*lines, f"  files      {report['out']}"])
+
+
+def _decibel(value: float | None) -> str:
+    return "infinite" if value is None else f"{value:.2f} dB"
+
+
+def as_json(outcome: Outcome) -> str:
+    """One object: the metrics and paths of the image, or a list of such for several."""
+    images, failures = [_with_files(report) for report in outcome.images], outcome.failures
+    if outcome.several or not images:
+        return json.dumps({"out": str(outcome.out), "images": images, "failures": failures})
+    return json.dumps(images[0] | ({"failures": failures} if failures else {}))
+
+
+def _with_files(report: Report) -> dict[str, Any]:
+    out = Path(report["out"])
+    files = {Path(name).stem: str(out / name) for name in _FILES if (out / name).exists()}
+    return {
+        **report["metrics"],
+        "input": report["input"],
+        "out": str(out),
+        "files": files,
+        "notes": report["notes"],
+    }

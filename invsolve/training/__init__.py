@@ -1,0 +1,164 @@
+"""Training of learned priors: `train` reads a config and image folders, leaves checkpoints and weights.
+
+    OUT/step-*/          the newest checkpoint (invsolve.training.checkpoint)
+    OUT/loss.csv         step, loss: one line a step
+    OUT/validation.jsonl denoising PSNR per noise level of the averaged weights
+    OUT/<name>.safetensors  the averaged weights as a prior, written at the end
+
+The same call again goes on where the last one stopped. Read config, data, loss, loop in this order.
+"""
+
+import dataclasses
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing.spawn import spawn
+
+from invsolve.errors import InputError
+from invsolve.training import checkpoint
+from invsolve.training.config import TrainingConfig, read_config
+from invsolve.training.data import centre_crops, load_bank
+from invsolve.training.export import export
+from invsolve.training.loop import Report, Run, steps
+from invsolve.training.progress import shown
+from invsolve.training.validate import SIGMAS, denoising_psnr
+
+__all__ = ["Job", "TrainingConfig", "export", "read_config", "train"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """One call of train: what to learn from and where to write."""
+
+    config: TrainingConfig
+    folders: tuple[Path, ...]
+    out: Path
+    validation: Path | None = None
+    processes: int = 1
+
+
+def train(
+    config: TrainingConfig,
+    folders: Sequence[Path],
+    out: Path,
+    *,
+    validation: Path | None = None,
+    processes: int = 1,
+    images: int | None = None,
+    seconds: float | None = None,
+) -> None:
+    """Train, or go on training, until the budget is spent; images and seconds replace the config's budget."""
+    if processes < 1 or not folders:
+        raise InputError(f"{processes} processes and {len(folders)} folders; expected at least one of each.")
+    budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
+    config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
+    job = Job(config, tuple(folders), out, validation, processes)
+    if "WORLD_SIZE" in os.environ:  # started by torchrun
+        dist.init_process_group("gloo")
+        together(dist.get_rank(), job)
+    elif processes == 1:
+        work(0, job)
+    else:
+        with tempfile.TemporaryDirectory() as meeting:
+            spawn(join, (job, f"file://{meeting}/meeting"), nprocs=processes)  # type: ignore[no-untyped-call]  # unannotated in torch
+
+
+def join(rank: int, job: Job, meeting: str) -> None:
+    """Run as one of several processes, a single thread each."""
+    torch.set_num_threads(1)
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
+    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=job.processes)
+    together(rank, job)
+
+
+def together(rank: int, job: Job) -> None:
+    """Train as one of a group and leave it together: gloo aborts a process whose peer is gone."""
+    work(rank, job)
+    dist.barrier()
+    dist.destroy_process_group()
+
+
+def resumed(job: Job) -> Run:
+    """Take up the newest checkpoint of job.out, or start anew."""
+    run, folder = Run(job.config), checkpoint.latest(job.out)
+    if folder is None:
+        return run
+    parts, state = checkpoint.load(folder)
+    if state["architecture"] != json.loads(json.dumps(dataclasses.asdict(job.config.architecture))):
+        raise InputError(
+            f"{folder} holds another architecture than the config. Choose another output folder."
+        )
+    run.restore(parts)
+    run.step, run.images = int(str(state["step"])), int(str(state["images"]))
+    run.seconds = float(str(state["seconds"]))
+    return run
+
+
+def save(run: Run, job: Job) -> Path:
+    """Write a checkpoint of the run."""
+    config = run.config
+    state: dict[str, object] = {
+        "step": run.step,
+        "images": run.images,
+        "seconds": run.seconds,
+        "budget": {"images": config.images, "seconds": config.seconds},
+        "architecture": dataclasses.asdict(config.architecture),
+        "config": dataclasses.asdict(config),
+        "config_hash": config.digest(),
+    }
+    return checkpoint.save(job.out, run.step, run.parts(), state)
+
+
+def work(rank: int, job: Job) -> None:
+    """Train as process number rank; the first one also reports, validates and saves."""
+    world = dist.get_world_size() if dist.is_initialized() else 1
+    run, bank = resumed(job), load_bank(job.folders, job.config)
+    reports = steps(run, bank, rank, world)
+    if rank > 0:
+        for _ in reports:
+            pass
+        return
+    for _ in recorded(run, job, shown(reports)):
+        pass
+    save(run, job)
+    validate(run, job)
+    export(job.out, job.out / f"{job.config.name}.safetensors")
+
+
+def recorded(run: Run, job: Job, reports: Iterator[Report]) -> Iterator[Report]:
+    """Pass the reports on; write the losses, and now and then a checkpoint and a validation."""
+    job.out.mkdir(parents=True, exist_ok=True)
+    file = job.out / "loss.csv"
+    lines = file.read_text().splitlines(keepends=True)[: run.step] if file.exists() else []
+    file.write_text("".join(lines))
+    saved = validated = time.monotonic()
+    with file.open("a") as losses:
+        for report in reports:
+            losses.write(f"{report.step},{report.loss!r}\n")
+            if time.monotonic() - saved >= job.config.save_seconds:
+                losses.flush()
+                save(run, job)
+                saved = time.monotonic()
+            if time.monotonic() - validated >= job.config.validate_seconds:
+                validate(run, job)
+                validated = time.monotonic()
+            yield report
+
+
+def validate(run: Run, job: Job) -> None:
+    """Append the denoising PSNR of the averaged weights to validation.jsonl."""
+    if job.validation is None:
+        return
+    images = centre_crops(job.validation, 128, 16, job.config.architecture.in_channels)
+    network = run.averaged()
+    with torch.autocast("cpu", torch.bfloat16):
+        psnr = {str(s): round(denoising_psnr(network, images, s).mean().item(), 2) for s in SIGMAS}
+    row = {"step": run.step, "images": run.images, "seconds": round(run.seconds), "psnr": psnr}
+    with (job.out / "validation.jsonl").open("a") as file:
+        file.write(json.dumps(row) + "\n")

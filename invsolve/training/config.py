@@ -1,0 +1,107 @@
+"""The settings of a training run, read from a TOML file.
+
+A key is a field of TrainingConfig; the table [architecture] holds the fields of the network's Architecture.
+What the file leaves out keeps its default; what it misspells is refused by name.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from invsolve.errors import InputError, UnknownName
+from invsolve.priors.network import Architecture
+
+__all__ = ["TrainingConfig", "read_config"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run; lengths in pixels, noise levels in the [-1, 1] scale of the network."""
+
+    name: str = "photo"
+    licence: str = "see the model card"
+    architecture: Architecture = field(default_factory=Architecture)
+    # the images
+    exclude: tuple[str, ...] = ()  # file name patterns left out
+    scales: tuple[float, ...] = (1.0, 0.7, 0.5)
+    crop: int = 64
+    wide_every: int = 8  # every n-th batch holds a quarter as many crops of twice the side
+    permute_share: float = 0.1  # crops with their colours exchanged
+    grey_share: float = 0.05  # crops without colour
+    # the noise
+    sigma_min: float = 0.002
+    sigma_max: float = 80.0
+    uniform_share: float = 0.25  # log-uniform over the whole range; the rest is log-normal
+    log_mean: float = -1.4
+    log_std: float = 1.3
+    # the optimisation: it ends when the first of the two budgets is spent
+    images: int = 1_000_000
+    seconds: float = 0.0  # 0 for no limit
+    batch: int = 16  # per process
+    rate: float = 1.5e-3
+    warm_up: int = 300  # steps
+    flat: float = 0.3  # share of the budget before the cosine
+    clip: float = 1.0
+    average: float = 0.9993  # decay of the moving average of the weights
+    seed: int = 0
+    # the bookkeeping
+    save_seconds: float = 120.0
+    validate_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot train."""
+        for name in ("crop", "wide_every", "images", "batch", "rate", "sigma_min", "clip"):
+            if not getattr(self, name) > 0:
+                raise InputError(
+                    f"{name} = {getattr(self, name)} in the training config; it must be positive."
+                )
+        if not self.sigma_min < self.sigma_max:
+            raise InputError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}.")
+        if not 0 <= self.average < 1 or not 0 <= self.flat < 1:
+            raise InputError(f"average = {self.average} and flat = {self.flat} must lie in [0, 1).")
+
+    def digest(self) -> str:
+        """Hash of the settings, so that weights can name the run they come from."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_config(path: Path) -> TrainingConfig:
+    """Read a TOML file; unknown keys and values of another type are refused."""
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError(f"no training config at {path} ({error.strerror}). Start from photo.toml.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not valid TOML: {error}.") from None
+    inner = table.pop("architecture", {})
+    if not isinstance(inner, dict):
+        raise InputError(f"architecture = {inner!r} in {path}; expected a table, [architecture].")
+    try:
+        architecture = Architecture(**checked(Architecture, inner))
+    except ValueError as error:
+        raise InputError(f"[architecture] in {path}: {error}") from None
+    return TrainingConfig(architecture=architecture, **checked(TrainingConfig, table))
+
+
+def checked(kind: type, table: Mapping[str, Any]) -> dict[str, Any]:  # Any: what TOML holds
+    """Return the table with lists as tuples; every key must be a field of kind, every value of its type."""
+    default = {f.name: f.default for f in fields(kind) if f.name != "architecture"}
+    for key in table:
+        if key not in default:
+            raise UnknownName("training setting", key, default)
+    return {key: alike(key, value, default[key]) for key, value in table.items()}
+
+
+def alike(key: str, value: object, default: object) -> object:
+    """Return a value in the type of the default, or refuse it; whole numbers pass as floats."""
+    if isinstance(default, tuple) and isinstance(value, list | tuple):
+        return tuple(alike(key, entry, default[0] if default else "") for entry in value)
+    if type(value) is type(default) and not isinstance(default, tuple):
+        return value
+    if isinstance(default, float) and type(value) is int:
+        return float(value)
+    raise InputError(f"{key} has {value!r} in the training config; expected a {type(default).__name__}.")

@@ -1,0 +1,37 @@
+"""From a checkpoint to a prior: the averaged weights in fp16, with what the run knows about itself."""
+
+from pathlib import Path
+
+from invsolve.errors import InputError
+from invsolve.priors.formats import save_safetensors_prior
+from invsolve.priors.network import Architecture
+from invsolve.training import checkpoint
+from invsolve.training.config import TrainingConfig, checked
+from invsolve.training.loop import Run
+
+__all__ = ["export"]
+
+SPAN = 2.0  # training images live in [-1, 1]: physical noise levels are half of the network's
+
+
+def export(folder: Path, file: Path) -> None:
+    """Write the newest checkpoint under a training folder as a prior file."""
+    newest = checkpoint.latest(folder)
+    if newest is None:
+        raise InputError(f"no checkpoint in {folder}. Give the output folder of invsolve train.")
+    parts, state = checkpoint.load(newest)
+    table = state["config"]
+    assert isinstance(table, dict), "a checkpoint's config is a table"
+    architecture = Architecture(**table.pop("architecture"))
+    config = TrainingConfig(architecture=architecture, **checked(TrainingConfig, table))
+    run = Run(config)
+    run.restore(parts)
+    save_safetensors_prior(
+        file,
+        run.averaged(),
+        name=config.name,
+        licence=config.licence,
+        sigma_min=config.sigma_min / SPAN,
+        sigma_max=config.sigma_max / SPAN,
+        about={"images": str(state["images"]), "config_hash": str(state["config_hash"])},
+    )

@@ -1,0 +1,138 @@
+"""The training loop: one generator of steps, on one process or several.
+
+Each step draws its crops, noise levels and noise from (seed, step, rank), so a resumed run repeats what a
+killed one lost. Several processes average their gradients, one flat vector, by an all-reduce. On a CPU two
+single-thread processes do nearly twice the work of one, where one process of two threads does not.
+
+The learning rate is a function of the share of the budget spent, the larger of images seen / images and
+seconds / total seconds: warm-up, flat, then a cosine to zero. Changing the budget on resume bends the rest
+of the curve, so every slice can end with weights worth shipping.
+"""
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from invsolve.errors import Divergence
+from invsolve.priors.network import DenoisingUNet, build
+from invsolve.training import checkpoint
+from invsolve.training.config import TrainingConfig
+from invsolve.training.data import Bank, crops
+from invsolve.training.ema import average_weights
+from invsolve.training.loss import denoising_loss, draw_sigma
+
+__all__ = ["Report", "Run", "learning_rate", "steps"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step did: loss of the first process, learning rate, and the share of the budget spent."""
+
+    step: int
+    images: int
+    seconds: float
+    share: float
+    rate: float
+    loss: float
+
+
+class Run:
+    """The state of a training run: the network, its moving average, the optimiser and the counters."""
+
+    def __init__(self, config: TrainingConfig) -> None:
+        """Start from random weights that depend on the seed alone."""
+        self.config = config
+        self.network = build(config.architecture, config.seed)
+        self.vector, self.gradient = checkpoint.flat(list(self.network.parameters()))
+        self.average = self.vector.clone()
+        self.parameter = torch.nn.Parameter(self.vector)
+        self.parameter.grad = self.gradient
+        self.optimizer = torch.optim.AdamW([self.parameter], config.rate, betas=(0.9, 0.99))
+        self.step, self.images, self.seconds = 0, 0, 0.0
+        self.losses: list[float] = []
+
+    def named(self, vector: Tensor) -> dict[str, Tensor]:
+        """Split a flat vector into tensors under the parameters' names."""
+        named = list(self.network.named_parameters())
+        pieces = torch.split(vector, [p.numel() for _, p in named])
+        return {name: piece.view(p.shape).clone() for (name, p), piece in zip(named, pieces, strict=True)}
+
+    def averaged(self) -> DenoisingUNet:
+        """Build a network from the averaged weights."""
+        network = build(self.config.architecture)
+        network.load_state_dict(self.named(self.average))
+        return network.requires_grad_(False)
+
+    def parts(self) -> checkpoint.Tensors:
+        """Everything a checkpoint holds besides the counters."""
+        moments = {k: v.reshape(-1) for k, v in self.optimizer.state[self.parameter].items()}
+        return {"weights": self.named(self.vector), "average": self.named(self.average), "optimizer": moments}
+
+    def restore(self, parts: checkpoint.Tensors) -> None:
+        """Take the tensors of a checkpoint."""
+        for vector, name in ((self.vector, "weights"), (self.average, "average")):
+            vector.copy_(torch.cat([parts[name][k].reshape(-1) for k, _ in self.network.named_parameters()]))
+        moments = parts["optimizer"]
+        self.optimizer.state[self.parameter] = {k: v[0] if k == "step" else v for k, v in moments.items()}
+
+
+def learning_rate(step: int, share: float, config: TrainingConfig) -> float:
+    """Warm up over the first steps, stay flat, then fall as a half cosine to 0 at share 1."""
+    fall = max(share - config.flat, 0) / (1 - config.flat)
+    return config.rate * min(1, (step + 1) / config.warm_up) * 0.5 * (1 + math.cos(math.pi * min(fall, 1)))
+
+
+def agreed(value: float) -> float:
+    """Take the first process's value on every process: clocks differ."""
+    if not dist.is_initialized():
+        return value
+    shared = torch.tensor([value], dtype=torch.float64)
+    dist.broadcast(shared, 0)
+    return shared.item()
+
+
+def gradient_step(run: Run, bank: Bank, rank: int, world: int) -> float:
+    """Compute the loss of this process's batch and the averaged, clipped gradient."""
+    config = run.config
+    draw = np.random.default_rng([config.seed, run.step, rank])
+    x0 = crops(bank, config, run.step, draw).contiguous(memory_format=torch.channels_last)
+    rng = torch.Generator().manual_seed(int(draw.integers(2**62)))
+    sigma = draw_sigma(len(x0), config, rng)
+    noise = torch.randn(x0.shape, generator=rng)
+    run.gradient.zero_()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = denoising_loss(run.network, x0, sigma, noise, config.architecture.sigma_data)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch ships it unannotated
+    if world > 1:
+        dist.all_reduce(run.gradient)
+        run.gradient /= world
+    run.gradient *= min(1.0, config.clip / (run.gradient.norm().item() + 1e-12))
+    return loss.item()
+
+
+def steps(run: Run, bank: Bank, rank: int = 0, world: int = 1) -> Iterator[Report]:
+    """Train until the budget is spent; one report a step."""
+    config, begun, before = run.config, time.monotonic(), run.seconds
+    while True:
+        run.seconds = before + time.monotonic() - begun
+        share = max(run.images / config.images, run.seconds / config.seconds if config.seconds else 0)
+        share = agreed(share)
+        if share >= 1:
+            return
+        rate = learning_rate(run.step, share, config)
+        run.optimizer.param_groups[0]["lr"] = rate
+        loss = gradient_step(run, bank, rank, world)
+        if not math.isfinite(loss):
+            raise Divergence(
+                f"the training loss became {loss} at step {run.step}. A smaller rate usually cures this."
+            )
+        run.optimizer.step()
+        average_weights(run.average, run.vector, run.step, config.average)
+        run.step, run.images = run.step + 1, run.images + config.batch * world
+        yield Report(run.step, run.images, run.seconds, share, rate, loss)

@@ -1,0 +1,38 @@
+import random
+
+import numpy as np
+import pytest
+import torch
+
+from invsolve.rng import Noise
+
+SHAPES = [(), (2,), (700,), (3, 20, 20), (3, 80, 80)]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_sample_owns_its_noise_whatever_n_and_first(shape):
+    whole = Noise(0, "y", 40, shape)("step", 3)
+    part = Noise(0, "y", 7, shape, first=29)("step", 3)
+    assert torch.equal(whole[29:36], part)
+
+
+@pytest.mark.parametrize("other", [{"seed": 1}, {"content": "z"}, {"prefix": ("a",)}])
+def test_every_part_of_the_key_counts(other):
+    key = {"seed": 0, "content": "y", "n": 5, "shape": (300,)}
+    assert not torch.equal(Noise(**key)(1), Noise(**{**key, **other})(1))
+    assert not torch.equal(Noise(**key)(1), Noise(**key)(2))
+
+
+def test_noise_is_standard_normal_and_uncorrelated():
+    z = Noise(0, "", 4000, (16,), dtype=torch.float64)()
+    assert float(z.mean().abs()) < 4 / 64000**0.5  # four standard errors
+    off = torch.corrcoef(z.T) - torch.eye(16)
+    assert float(off.abs().max()) < 5 / 4000**0.5  # 120 correlations at five standard errors
+
+
+def test_global_generators_are_untouched():
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    Noise(0, "", 3, (3, 8, 8))("x")
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+    assert before[2] == random.getstate()

@@ -1,0 +1,233 @@
+"""Every predictor x corrector x SDE runs and is right, on a Gaussian of the plane whose mean is not zero."""
+
+import random
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from problems import SDES, gaussian_problem, masking, measured, plane_mixture
+
+from invsolve.errors import Divergence, InputError, Refused
+from invsolve.exact import GaussianPrior
+from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.posterior import Posterior
+from invsolve.prior import Prior
+from invsolve.samplers.correctors import AnnealedLangevin, Langevin, NoCorrector
+from invsolve.samplers.pc import PC
+from invsolve.samplers.predictors import (
+    Ancestral,
+    DPMpp,
+    EulerMaruyama,
+    Heun,
+    NoPredictor,
+    ReverseDiffusion,
+)
+from invsolve.sde import VE, VP
+
+MEAN = torch.tensor([1.5, -0.7], dtype=torch.float64)
+COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64)
+N = 4000
+ORDER_1 = [EulerMaruyama(), ReverseDiffusion(), Ancestral()]
+ORDER_2 = [Heun(), Heun(churn=0.1), DPMpp(), DPMpp("ode"), DPMpp(order=2), DPMpp("ode", order=2)]
+CORRECTORS = [NoCorrector(), Langevin(), AnnealedLangevin()]
+
+
+def whitened(samples):
+    """Mean and covariance eigenvalues in the coordinates where the truth is N(0, I)."""
+    z = torch.linalg.solve_triangular(torch.linalg.cholesky(COVARIANCE), (samples - MEAN).T, upper=False).T
+    return z.mean(0).norm(), torch.linalg.eigvalsh(torch.cov(z.T))
+
+
+def check(samples, bias_low, bias_high):
+    """Mean within 4 standard errors; eigenvalues within 4.5 of theirs, widened by the method's own bias."""
+    mean, values = whitened(samples)
+    error = (2 / N) ** 0.5  # standard error of a variance
+    assert float(mean) < 4 * (2 / N) ** 0.5
+    assert 1 - 4.5 * error + bias_low < float(values[0])
+    assert float(values[1]) < 1 + 4.5 * error + bias_high
+
+
+@pytest.mark.parametrize("sde", SDES, ids=str)
+@pytest.mark.parametrize("corrector", CORRECTORS, ids=lambda c: type(c).__name__)
+@pytest.mark.parametrize("predictor", ORDER_1 + ORDER_2, ids=str)
+def test_every_combination_is_right(predictor, corrector, sde):
+    samples = PC(predictor, corrector, steps=200)(Posterior(GaussianPrior(MEAN, COVARIANCE), sde=sde), N, 1)
+    first = 14 / 200 if predictor in ORDER_1 else 0.0  # twice the measured bias in sd of 7 / steps
+    langevin = 0.0 if corrector == NoCorrector() else 0.026  # unadjusted Langevin: eps / (2 sigma^2) = r^2
+    check(samples, -first, first + langevin)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sde", SDES, ids=str)
+@pytest.mark.parametrize(
+    "corrector", [Langevin(n_steps=5), AnnealedLangevin(n_steps=5)], ids=lambda c: type(c).__name__
+)
+def test_the_corrector_alone_is_in_its_band(corrector, sde):
+    samples = PC(NoPredictor(), corrector, steps=400)(
+        Posterior(GaussianPrior(MEAN, COVARIANCE), sde=sde), N, 1
+    )
+    mean, values = whitened(samples)
+    assert float(mean) < 4 * (2 / N) ** 0.5
+    assert (
+        1.0 < float(values.mean()) < 1.25
+    )  # measured 1.13 (VE), 1.17 (VP, sub-VP): it lags behind the noise
+
+
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_a_corrector_leaves_the_right_law_alone(sde):
+    """One hundred steps at a fixed time, from draws of p_t itself, leave its moments where they were."""
+    prior = GaussianPrior(MEAN, COVARIANCE)
+    posterior, t = Posterior(prior, sde=sde), sde.time(0.3)
+    from invsolve.rng import Noise
+
+    noise = Noise(0, "", N, (2,), dtype=torch.float64)
+    x = float(sde.alpha(t)) * prior.sample(N, 0) + float(sde.sigma(t)) * noise("start")
+    for corrector in (Langevin(n_steps=100), AnnealedLangevin(n_steps=100)):
+        moved = corrector.correct(posterior, x, t, noise)
+        noisy = COVARIANCE + 0.09 * torch.eye(2)
+        ratio = torch.linalg.eigvals(
+            torch.cov((moved / float(sde.alpha(t))).T) @ torch.linalg.inv(noisy)
+        ).real
+        assert float((ratio - 1).abs().max()) < 4.5 * (2 / N) ** 0.5 + 0.02
+
+
+@pytest.mark.parametrize("predictor", [Ancestral(), EulerMaruyama(), ReverseDiffusion()], ids=str)
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_first_order_predictors_have_order_one(predictor, sde):
+    """The bias in sd halves, within Monte-Carlo error, when the steps double from 100 to 200."""
+    posterior = Posterior(GaussianPrior(MEAN, COVARIANCE), sde=sde)
+    bias = [_sd_bias(PC(predictor, steps=steps), posterior) for steps in (50, 100, 200)]
+    assert abs(bias[2]) < 0.05  # below 5 % in sd at 200 steps
+    assert (
+        abs(bias[2]) < 0.75 * abs(bias[1]) + 0.008 < 0.75 * 0.75 * abs(bias[0]) + 0.02
+    )  # 0.008: its MC error
+
+
+def _sd_bias(sampler, posterior, n=20000):
+    return float(whitened(sampler(posterior, n, 0))[1].mean().sqrt() - 1)
+
+
+@pytest.mark.parametrize("predictor", ORDER_2, ids=str)
+def test_second_order_predictors_beat_first_order_ones(predictor):
+    posterior = Posterior(GaussianPrior(MEAN, COVARIANCE), sde=VE())
+    assert abs(_sd_bias(PC(predictor, steps=100), posterior)) < 0.25 * abs(
+        _sd_bias(PC(Ancestral(), steps=50), posterior)
+    )
+
+
+@pytest.mark.parametrize(
+    "guidance", [Exact(), MomentMatching(), PiGDM(), DPS(), Replace()], ids=lambda g: type(g).__name__
+)
+@pytest.mark.parametrize("corrector", [None, Langevin(), AnnealedLangevin()], ids=str)
+def test_a_sample_does_not_depend_on_its_batch(guidance, corrector):
+    prior, likelihood, _ = gaussian_problem("inpaint", 4)
+    posterior = Posterior(prior, likelihood, sde=VP(), guidance=guidance)
+    sampler = PC(Ancestral(), corrector, steps=12)
+    whole = sampler(posterior, 6, 0)
+    for part in (
+        sampler(posterior, 3, 0, first=3),
+        PC(Ancestral(), corrector, steps=12, batch=2)(posterior, 6, 0)[3:],
+    ):
+        torch.testing.assert_close(part, whole[3:], rtol=1e-9, atol=1e-9)  # float64 sums in another order
+
+
+@pytest.mark.parametrize("predictor", [*ORDER_1, *ORDER_2], ids=str)
+def test_first_is_an_offset_into_the_same_samples(predictor):
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    sampler, posterior = PC(predictor, steps=8), Posterior(prior, likelihood)
+    torch.testing.assert_close(
+        sampler(posterior, 4, 0)[2:], sampler(posterior, 2, 0, first=2), rtol=1e-9, atol=1e-9
+    )
+
+
+def test_seeds_differ_and_repeat_and_zero_is_a_seed():
+    posterior, sampler = Posterior(plane_mixture()), PC(steps=5)
+    assert torch.equal(sampler(posterior, 3, 0), sampler(posterior, 3, 0))
+    assert not torch.equal(sampler(posterior, 3, 0), sampler(posterior, 3, 1))
+
+
+def test_two_measurements_of_one_seed_have_noise_of_their_own():
+    prior = GaussianPrior(torch.zeros(1, 4, 4, dtype=torch.float64), 1.0)
+    a, b = (Posterior(prior, measured(prior, masking(4), seed=s), guidance=Exact()) for s in (1, 2))
+    starts = [next(iter(PC(steps=2).walk(p, 1, 0))).x for p in (a, b)]
+    assert not torch.equal(*starts)
+
+
+def test_global_generators_are_untouched():
+    torch.manual_seed(7)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
+    PC(steps=3, corrector=Langevin())(Posterior(plane_mixture()), 3, 0)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert (before[1] == np.random.get_state()[1]).all()
+    assert before[2] == random.getstate()
+
+
+def test_network_calls_are_counted_forward_and_vjp_apart():
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    posterior = Posterior(prior, likelihood, guidance=PiGDM())
+    PC(Ancestral(), Langevin(n_steps=2), steps=10)(posterior, 3, 0)
+    assert posterior.calls == Counter(forward=3 * (10 * 3 + 1), vjp=3 * (10 * 3 + 1))
+    posterior = Posterior(prior, likelihood, guidance=MomentMatching(cg_steps=1))
+    PC(Heun(), steps=10)(posterior, 3, 0)
+    assert posterior.calls == Counter(forward=3 * 21, vjp=3 * 21)
+
+
+def test_samples_carry_no_graph_and_the_prior_no_gradients():
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    samples = PC(steps=3)(Posterior(prior, likelihood), 2, 0)
+    assert not samples.requires_grad
+    assert samples.dtype == prior.dtype
+
+
+def test_the_walk_ends_below_the_noise_of_the_measurement():
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    for sigma_y, low in ((0.05, 0.002), (0.004, 0.0004)):
+        likelihood.sigma_y = torch.tensor(sigma_y)
+        posterior = Posterior(prior, likelihood, sde=VE())
+        assert float(posterior.sde.ratio(PC(steps=4).times(posterior)[-1])) == pytest.approx(low)
+
+
+def test_the_walk_stays_inside_the_priors_range():
+    prior = plane_mixture()
+    prior.sigma_min, prior.sigma_max = 0.01, 20.0
+    for sde in SDES:
+        levels = sde.ratio(PC(steps=4).times(Posterior(prior, sde=sde)))
+        assert (float(levels[0]), float(levels[-1])) == pytest.approx((20.0, 0.01))
+
+
+class Broken(Prior):
+    shape = (2,)
+
+    def denoise(self, x, sigma):
+        return torch.where(sigma[:, None] < 1.0, torch.nan, x)
+
+
+def test_nan_names_the_step_the_time_and_the_term():
+    with pytest.raises(
+        Divergence, match=r"step \d+ of 9: the prior's mean became NaN or infinite at t = 0\.\d+"
+    ):
+        PC(Ancestral(), steps=9)(Posterior(Broken()), 2, 0)
+
+
+def test_dpmpp_refuses_a_uniform_grid_where_it_is_wrong():
+    assert PC(DPMpp(), grid="uniform", steps=5)(Posterior(plane_mixture(), sde=VE()), 2, 0).shape == (2, 2)
+    with pytest.raises(Refused, match="uniform"):
+        PC(DPMpp(), grid="uniform", steps=5)(Posterior(plane_mixture(), sde=VP()), 2, 0)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PC(steps=0), "steps"),
+        (lambda: PC(NoPredictor()), "neither a predictor nor a corrector"),
+        (lambda: PC(batch=0), "batch"),
+        (lambda: Heun(churn=0.5), "churn"),
+        (lambda: Langevin(snr=0.0), "snr"),
+        (lambda: PC(steps=2)(Posterior(plane_mixture()), 0, 0), "n must be"),
+        (lambda: PC(grid="karas", steps=2)(Posterior(plane_mixture()), 1, 0), "Did you mean 'karras'"),
+    ],
+)
+def test_senseless_settings_are_refused(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
