@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from invsolve import operators as operators
-    import invsolve.testing as testing
+    from . import testing as testing
     from invsolve.errors import InvsolveError as InvsolveError
     from invsolve.exact import GaussianPrior as GaussianPrior
     from invsolve.exact import MixturePrior as MixturePrior

@@ -9,6 +9,7 @@ A type is float, int, str, bool, Path, a Literal, a tuple of these, or a union. 
 command line could give (arrays, objects) are left to the library's callers.
 """
 
+import builtins
 import inspect
 import math
 import sys
@@ -16,7 +17,7 @@ import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, ForwardRef, Literal, Union, get_args, get_origin
 
 from invsolve.errors import InputError, UnknownName
 from invsolve.hookspecs import Factory
@@ -86,14 +87,22 @@ def first_sentence(doc: str) -> str:
     return " ".join(inspect.cleandoc(doc).split("\n\n")[0].split())
 
 
-def _resolved(annotation: object, factory: Factory) -> object:
-    """Evaluate an annotation written as a string; one that needs names of a type checker's is no option."""
-    if not isinstance(annotation, str):
-        return annotation
-    try:
-        return eval(annotation, vars(sys.modules[factory.__module__]))  # the module's own text
-    except NameError:
-        return None
+class _Names(dict[str, object]):
+    """The names of a module; one that only a type checker knows stands for any object."""
+
+    def __missing__(self, name: str) -> object:
+        return getattr(builtins, name, object)
+
+
+def _resolved(annotation: Type, factory: Factory) -> Type:
+    """Evaluate an annotation written as a string, or one with a string inside."""
+    names = _Names(vars(sys.modules[factory.__module__]))
+    if isinstance(annotation, str):
+        return eval(annotation, {}, names)  # the module's own text
+    if _origin(annotation) is Annotated and isinstance(annotation.__origin__, ForwardRef):
+        kind = eval(annotation.__origin__.__forward_arg__, {}, names)
+        return Annotated[kind, *annotation.__metadata__]
+    return annotation
 
 
 def _option(parameter: inspect.Parameter, annotation: object) -> Option | None:

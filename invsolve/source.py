@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from pathlib import Path
+from types import GenericAlias
 from typing import Annotated, Literal, Optional, Union
 
 from invsolve.errors import PluginError
@@ -216,7 +217,10 @@ def _subscript(module: _Module, node: ast.Subscript) -> Type:
         return Literal[tuple(_value(module, item) for item in items)]
     if base is Annotated:
         return Annotated[_type(module, items[0]), *(_value_or_text(module, item) for item in items[1:])]
-    return base[tuple(_type(module, item) for item in items)] if base in (tuple, Union, Optional) else object
+    inner = [_type(module, item) for item in items]
+    if base in (Union, Optional):
+        return Union[*inner, *([None] if base is Optional else [])]
+    return GenericAlias(tuple, tuple(inner)) if base is tuple else object
 
 
 def _value_or_text(module: _Module, node: ast.expr) -> object:

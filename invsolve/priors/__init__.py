@@ -1,1 +1,4 @@
-"""invsolve.priors."""
+"""Learned priors: the network, its file, the adapter to physical units, and the shipped weights by name.
+
+Read network, denoiser, formats, catalogue in this order.
+"""
