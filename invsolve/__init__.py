@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from invsolve import operators as operators
-    from . import testing as testing
     from invsolve.errors import InvsolveError as InvsolveError
     from invsolve.exact import GaussianPrior as GaussianPrior
     from invsolve.exact import MixturePrior as MixturePrior
@@ -54,6 +53,8 @@ if TYPE_CHECKING:
     from invsolve.sde import VP as VP
     from invsolve.sde import SubVP as SubVP
     from invsolve.solve import solve as solve
+
+    from . import testing as testing
 
     __version__: str
 

@@ -94,6 +94,7 @@ class MomentMatching(Guidance):
 
     cg_steps: Annotated[int, "conjugate-gradient steps at most, one vector-Jacobian product each"] = 20
     tolerance: Annotated[float, "relative residual at which a sample's solve stops"] = 0.01
+    patience: Annotated[int, "steps without a smaller residual after which a sample's solve stops"] = 2
 
     def __post_init__(self) -> None:
         """Refuse a solve that cannot start."""
@@ -114,7 +115,8 @@ class MomentMatching(Guidance):
             pulled = at.vjp(linear.At(p, at.mean))
             return variance * p + linear.A(expand(scale, pulled) * pulled), pulled
 
-        return robust_cg(apply, linear.y.to(predicted) - predicted, self.cg_steps, self.tolerance)[1]
+        r = linear.y.to(predicted) - predicted
+        return robust_cg(apply, r, self.cg_steps, self.tolerance, self.patience)[1]
 
 
 @dataclass(frozen=True)

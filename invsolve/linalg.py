@@ -27,7 +27,11 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
 
 
 def robust_cg(
-    apply: Callable[[Tensor], tuple[Tensor, Tensor]], b: Tensor, steps: int, tolerance: float
+    apply: Callable[[Tensor], tuple[Tensor, Tensor]],
+    b: Tensor,
+    steps: int,
+    tolerance: float,
+    patience: int = 1000,
 ) -> tuple[Tensor, Tensor]:
     """Solve K u = b by conjugate gradients, row by row, and return u with its image L u.
 
@@ -42,7 +46,7 @@ def robust_cg(
     r = p = b
     rr = best = dot(b, b)
     goal = tolerance**2 * rr
-    active = rr > 0
+    active, idle = rr > 0, torch.zeros_like(rr)
     for _ in range(steps):
         kp, lp = apply(p)
         curvature = dot(p, kp)
@@ -54,7 +58,8 @@ def robust_cg(
         best = torch.where(better, new, best)
         best_u = torch.where(_column(better, b), u, best_u)
         best_image = torch.where(_column(better, lp), image, best_image)
-        active = active & (new > goal)
+        idle = torch.where(better, 0.0, idle + 1)
+        active = active & (new > goal) & (idle < patience)
         if not active.any():
             break
         p = r + expand(torch.where(active, new, 0.0) / torch.where(active, rr, 1.0), b) * p

@@ -195,7 +195,7 @@ WRONG = {
     ("--kep", "1"): "there is no option --kep. Did you mean --keep?",
     ("--sampels", "1"): "there is no option --sampels. Did you mean --samples?",
     ("-k", "1"): "there is no option -k.",
-    ("--zeta", "1"): "--zeta is an option of guidance dps, which is not chosen (operator, sde).",
+    ("--zeta", "1"): "--zeta is an option of guidance dps, which is not chosen.",
     ("--guidance.zeta", "1"): "--guidance.zeta is an option of guidance dps, which is not chosen",
 }
 
@@ -235,9 +235,15 @@ def test_what_is_wrong_with_a_table_is_said(sentence):
 def test_help_shows_each_option_with_type_and_default():
     text = help_for(PARTS, own=["seed"])
     assert "--keep, --operator.keep" in text
-    assert "share kept, in (0, 1] (a number)  [default: 0.5]" in " ".join(text.split(" "))
+    assert "share kept, in (0, 1] (a number) [default: 0.5]" in " ".join(text.split())
     assert "\n  --sde.seed " in text  # the command has a --seed of its own
     assert "\n  --sde.sigma-min " in text  # two parts have one
+    assert "--fast, --operator.fast, --operator.no-fast" in text
+
+
+def test_help_has_the_operator_first():
+    text = help_for(dict(reversed(PARTS.items())))
+    assert text.index("--operator.keep") < text.index("--sde.seed")
 
 
 def test_help_of_parts_without_options_is_empty():

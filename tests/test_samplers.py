@@ -117,7 +117,7 @@ def test_second_order_predictors_beat_first_order_ones(predictor):
 
 
 @pytest.mark.parametrize(
-    "guidance", [Exact(), MomentMatching(), PiGDM(), DPS(), Replace()], ids=lambda g: type(g).__name__
+    "guidance", [Exact(), MomentMatching(), PiGDM(), DPS(), DPS(1e-5), Replace()], ids=str
 )
 @pytest.mark.parametrize("corrector", [None, Langevin(), AnnealedLangevin()], ids=str)
 def test_a_sample_does_not_depend_on_its_batch(guidance, corrector):
@@ -186,6 +186,16 @@ def test_the_walk_ends_below_the_noise_of_the_measurement():
         likelihood.sigma_y = torch.tensor(sigma_y)
         posterior = Posterior(prior, likelihood, sde=VE())
         assert float(posterior.sde.ratio(PC(steps=4).times(posterior)[-1])) == pytest.approx(low)
+
+
+def test_the_last_step_is_the_posterior_mean_not_the_priors():
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    posterior = Posterior(prior, likelihood, sde=VP())
+    *_, before, last = PC(steps=10).walk(posterior, 2, 0)
+    t = PC(steps=10).times(posterior)[-1]
+    assert torch.equal(last.x, posterior.mean(before.x, t))
+    prior_mean = posterior.at(before.x, t).mean
+    assert float((last.x - prior_mean).norm()) > 1e-6
 
 
 def test_the_walk_stays_inside_the_priors_range():

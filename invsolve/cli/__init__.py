@@ -41,15 +41,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    debug: Annotated[
-        bool, typer.Option("--debug", help="Show the traceback of an error.")
-    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Solve imaging inverse problems with score-based priors."""
 
 
-def build_app() -> typer.Typer:
-    """Make the app with the commands whose module is there."""
+def build_app(names: Sequence[str] = _COMMANDS) -> typer.Typer:
+    """Make the app with these commands, as far as their module is there."""
     app = typer.Typer(
         name="invsolve",
         add_completion=False,
@@ -57,7 +55,7 @@ def build_app() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     app.callback()(_root)
-    for name in _COMMANDS:
+    for name in names:
         module = f"invsolve.cli.{name}"
         if importlib.util.find_spec(module) is not None:
             command = getattr(importlib.import_module(module), f"{name}_command")
@@ -68,7 +66,7 @@ def build_app() -> typer.Typer:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    given = list(sys.argv[1:] if argv is None else argv)
+    given = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a module of this package
     words = [word for word in given if word != "--debug"]
     sys.exit(_run(words or ["--help"], debug="--debug" in given))
 
@@ -76,7 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _run(words: list[str], *, debug: bool) -> int:
     """Run one command; every way it can end becomes an exit code and at most two lines on stderr."""
     try:
-        code = build_app()(words, prog_name="invsolve", standalone_mode=False)
+        names = words[:1] if words[0] in _COMMANDS else _COMMANDS  # import one command, not all
+        code = build_app(names)(words, prog_name="invsolve", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except SystemExit as end:
@@ -108,7 +107,9 @@ def _report(error: Exception) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     if hasattr(error, "format_message"):  # typer's usage errors, whose class it keeps to itself
-        print(f"error: {error.format_message()} See `invsolve --help`.", file=sys.stderr)
+        said = error.format_message()
+        stop = "" if said.endswith((".", "?")) else "."
+        print(f"error: {said}{stop} See `invsolve --help`.", file=sys.stderr)
         return int(getattr(error, "exit_code", 2))
     kind = type(error).__name__
     if kind == "OutOfMemoryError" or isinstance(error, MemoryError):

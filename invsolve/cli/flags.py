@@ -18,6 +18,7 @@ from difflib import get_close_matches
 from typing import NamedTuple
 
 from invsolve.errors import InputError
+from invsolve.hookspecs import KINDS
 from invsolve.options import Option, from_text, spelled
 
 __all__ = ["Parsed", "help_for", "parse_part_options"]
@@ -107,8 +108,7 @@ def _find(
     kind, dot, name = flag.rpartition(".")
     elsewhere = [part for part in owners(name) if not dot or part.startswith(f"{kind} ")]
     if elsewhere:
-        chosen = ", ".join(parts) or "none"
-        raise InputError(f"--{flag} is an option of {', '.join(elsewhere)}, which is not chosen ({chosen}).")
+        raise InputError(f"--{flag} is an option of {' and of '.join(elsewhere)}, which is not chosen.")
     near = get_close_matches(flag, [*table, *own], n=1, cutoff=0.6)
     hint = f" Did you mean --{near[0]}?" if near else " See --help, given after the choice of parts."
     raise InputError(f"there is no option {word.partition('=')[0]}.{hint}")
@@ -119,7 +119,7 @@ def help_for(parts: Parts, *, own: Collection[str] = ()) -> str:
     table = _flags(parts)
     rows = [
         (_spellings(kind, option, len(table[option.name]) > 1 or option.name in own), _help(option))
-        for kind, options in parts.items()
+        for kind, options in sorted(parts.items(), key=lambda item: KINDS.index(item[0]))
         for option in options
     ]
     if not rows:
@@ -132,7 +132,8 @@ def help_for(parts: Parts, *, own: Collection[str] = ()) -> str:
 
 def _spellings(kind: str, option: Option, long_only: bool) -> str:
     short = "" if long_only else f"--{option.name}, "
-    return f"{short}--{kind}.{option.name}"
+    negative = f", --{kind}.no-{option.name}" if option.type is bool else ""
+    return f"{short}--{kind}.{option.name}{negative}"
 
 
 def _help(option: Option) -> str:
@@ -141,7 +142,7 @@ def _help(option: Option) -> str:
 
 
 def _row(flags: str, text: str, left: int) -> str:
-    width = max(40, shutil.get_terminal_size().columns)
+    width = max(80, shutil.get_terminal_size().columns)
     indent = " " * (left + 4)
     first = f"  {flags:<{left}}  " if len(flags) <= left else f"  {flags}\n{indent}"
     body = textwrap.fill(text, width, initial_indent=indent, subsequent_indent=indent)

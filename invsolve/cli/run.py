@@ -65,7 +65,7 @@ def run_command(
     quiet: Annotated[bool, _option("show no progress and no notes", "--quiet")] = False,
     help: Annotated[bool, _option("show this, and the options of the parts chosen", "--help")] = False,
 ) -> None:
-    """Reconstruct INPUT... (photos, folders or patterns); with none, a bundled photo is degraded and restored.
+    """Reconstruct INPUT... (photos, folders, patterns); with none, a bundled photo is degraded and restored.
 
     The same command again goes on where it was interrupted, and returns at once when it had finished.
     """
@@ -78,7 +78,7 @@ def run_command(
         return
     parsed = parse_part_options(ctx.args, parts, own=_OWN, owners=registry.owners)
     tables = settings.merge(tables, settings.as_tables(parsed.options, parsed.inputs))
-    resolved = settings.resolve(tables, registry)
+    resolved = settings.resolve(tables, registry, config)
     with _resumable():
         outcome = drive.run(resolved, out, screen(quiet=quiet), overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))

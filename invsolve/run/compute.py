@@ -23,7 +23,8 @@ PROBLEM = "problem.npz"
 
 
 @lru_cache(maxsize=1)
-def _ready(directory: Path) -> tuple[Problem, parts.Parts]:
+def _ready(directory: Path, written: int) -> tuple[Problem, parts.Parts]:
+    """Read a problem and build its parts, once for all its units."""
     problem = Problem.load(directory / PROBLEM)
     return problem, parts.Parts.of(problem)
 
@@ -31,7 +32,7 @@ def _ready(directory: Path) -> tuple[Problem, parts.Parts]:
 def attempt(unit: Unit) -> Iterator[Event]:
     """Compute a unit and write its shard; whatever goes wrong becomes an event."""
     try:
-        problem, made = _ready(unit.directory)
+        problem, made = _ready(unit.directory, (unit.directory / PROBLEM).stat().st_mtime_ns)
         shard = yield from _shard(unit, problem, made)
         write_shard(unit.shard, shard)
         yield Done(unit)
@@ -46,7 +47,7 @@ def attempt(unit: Unit) -> Iterator[Event]:
 
 def _shard(unit: Unit, problem: Problem, made: parts.Parts) -> Generator[Tick, None, Shard]:
     """Compute all samples of the unit at once, or one by one where memory does not suffice."""
-    started = time.perf_counter()
+    clock, started = time.perf_counter(), time.time()
     made.posterior.calls.clear()
     made.likelihood.calls.clear()
     try:
@@ -59,7 +60,8 @@ def _shard(unit: Unit, problem: Problem, made: parts.Parts) -> Generator[Tick, N
         walked.append((yield from _walk(unit, first, 1, problem, made)))
     samples, chi2 = (torch.cat(pieces).detach().cpu().float().numpy() for pieces in zip(*walked, strict=True))
     calls = dict(made.posterior.calls + made.likelihood.calls)
-    return Shard(unit.first, samples, calls, time.perf_counter() - started, problem.device, {"chi2": chi2})
+    seconds = time.perf_counter() - clock
+    return Shard(unit.first, samples, calls, started, seconds, problem.device, {"chi2": chi2})
 
 
 def _walk(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from invsolve.errors import InvsolveError, OutputError
+from invsolve.errors import InputError, InvsolveError, OutputError
 from invsolve.files import writable, write_whole
 from invsolve.images import SAMPLE
 from invsolve.run import record
@@ -128,7 +128,7 @@ class _Work:
         if run["device"].startswith("cuda") or (run["device"] == "auto" and _GPU.exists()):
             return 0
         pixels = first.pixels[0].size if first else _WORTH
-        units = len(self.inputs) * -(-run["samples"] // chunk_size(pixels, run["steps"], "cpu"))
+        units = len(self.inputs) * -(-run["samples"] // chunk_size(self.tables, pixels, "cpu"))
         work = len(self.inputs) * run["samples"] * run["steps"] * pixels
         count = min(cores(), units)
         return count if count > 1 and work >= _WORTH else 0
@@ -188,6 +188,9 @@ class _Work:
 
     def _note_failure(self, case: "Case", event: Failed) -> None:
         unit = event.unit
+        if event.exit_code == InputError.exit_code and not case.done:
+            record.forget(case.input.directory)
+            self._refuse(case.input, InputError(event.message))
         if event.exit_code == OutputError.exit_code:  # the disk is full: the next unit would find it so
             raise OutputError(event.message)
         if event.trace:

@@ -28,8 +28,8 @@ def estimate_sigma_y(pixels: Floats, known: NDArray[np.bool_]) -> float:
     inside = erosion(whole, np.ones((7, 7)))
     if inside.mean() < 0.25:
         raise InputError(
-            f"--sigma-y auto needs neighbourhoods without a gap, but only {inside.mean():.0%} of the photo has them. "
-            "Give --sigma-y as a number."
+            f"--sigma-y auto needs neighbourhoods without a gap, but only {inside.mean():.0%} of the "
+            "photo has them. Give --sigma-y as a number."
         )
     return _estimate(np.where(inside, pixels, 0))  # coefficients of exactly 0 do not count
 

@@ -138,8 +138,8 @@ def _serve(connection: Connection) -> None:
         while True:
             for event in attempt(connection.recv()):
                 connection.send(event)
-    except (EOFError, OSError):  # the parent is gone
-        return
+    except (EOFError, OSError):  # the parent is gone, and nobody waits for torch to take itself apart
+        os._exit(0)
 
 
 def cores() -> int:

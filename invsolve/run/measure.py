@@ -91,13 +91,14 @@ def _measured(source: Source) -> Problem:
 
 def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = None) -> Any:  # noqa: ANN401  a physics
     """Build the operator, for an image that is large enough and that the prior takes."""
+    operator = parts.build_operator(source.tables, shape, "cpu", alpha)
     if len(shape) != 3 or min(shape[1:]) < MIN_SIDE:
         sides = " x ".join(map(str, shape[1:]))
         raise InputError(
             f"the image behind {source.path} has {sides} pixels; at least {MIN_SIDE} a side are needed."
         )
     parts.build_prior(source.tables, shape, source.device)
-    return parts.build_operator(source.tables, shape, "cpu", alpha)
+    return operator
 
 
 def _problem(
@@ -131,7 +132,7 @@ def _cropped(tables: Tables, pixels: Floats, notes: list[str]) -> Floats:
     option = _CROPS.get(str(tables["operator"]["name"]))
     if option is None:
         return pixels
-    multiple = int(tables["operator"][option])
+    multiple = max(1, int(tables["operator"][option]))
     height, width = (size - size % multiple for size in pixels.shape[1:])
     if (height, width) != pixels.shape[1:]:
         notes.append(f"cropped to {height} x {width} pixels, multiples of {option} {multiple}")

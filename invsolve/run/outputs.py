@@ -33,7 +33,7 @@ def merge(problem: Problem, shards: Sequence[Shard]) -> Result:
     return Result(
         samples=samples,
         nfe={name: sum(s.calls.get(name, 0) for s in ordered) / len(samples) for name in _CALLS},
-        seconds=sum(shard.seconds for shard in ordered),
+        seconds=_covered([(shard.started, shard.started + shard.seconds) for shard in shards]),
         measurement=torch.from_numpy(problem.y),
         truth=_tensor(problem.truth),
         mask=_tensor(problem.mask),
@@ -43,6 +43,14 @@ def merge(problem: Problem, shards: Sequence[Shard]) -> Result:
         prior_sha256=str(problem.identity.get("prior sha256", "")),
         units=len(ordered),
     )
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Length of the union of time spans: what the run took, without the pauses between its starts."""
+    total, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        total, until = total + max(0.0, end - max(start, until)), max(until, end)
+    return total
 
 
 def _tensor(values: Floats | None) -> torch.Tensor | None:

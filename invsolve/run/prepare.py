@@ -49,25 +49,22 @@ class Case:
 def prepare(tables: Tables, given: Input, image: LoadedImage, device: str) -> Case:
     """Make or find the problem of an image, plan its units and look which are done."""
     folder = given.directory / "units"
-    writable(folder)
-    sweep(folder)
-    sweep(given.directory)
     own: Tables = {
         **tables,
         "run": tables["run"] | ({"input": [str(given.path)]} if "input" in tables["run"] else {}),
     }
     identity = _identity(own, image, device)
-    problem = _found(folder, identity, given)
-    if problem is None:
-        problem = measure.make(measure.Source(own, given.path, image, identity, device))
+    found = _found(folder, identity, given)
+    problem = found or measure.make(measure.Source(own, given.path, image, identity, device))
+    notes = [*problem.notes, *parts.Parts.of(problem).notes()]  # refuses parts that do not go together
+    writable(folder)
+    sweep(folder)
+    sweep(given.directory)
+    if found is None:
         write_whole(given.directory / "run.toml", to_toml(own).encode())
         problem.save(folder / PROBLEM)
-    made = parts.Parts.of(problem)
-    run = own["run"]
-    batch = int(own["sampler"].get("batch") or run["samples"])
-    chunk = min(batch, chunk_size(problem.shape[1] * problem.shape[2], run["steps"], device))
-    case = Case(given, problem, plan(folder, problem.identity, run["samples"], chunk))
-    case.notes = [*problem.notes, *made.notes()]
+    chunk = chunk_size(own, problem.shape[1] * problem.shape[2], device)
+    case = Case(given, problem, plan(folder, problem.identity, problem.samples, chunk), notes=notes)
     _look(case)
     return case
 

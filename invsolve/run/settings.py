@@ -94,13 +94,13 @@ def merge(low: Tables, high: Tables) -> Tables:
     merged: Tables = {}
     for kind in {**low, **high}:
         below, above = low.get(kind, {}), high.get(kind, {})
-        other = kind != "run" and "name" in above and above["name"] != below.get("name", NAMES.get(kind))
+        other = kind != "run" and {"name"} <= above.keys() & below.keys() and above["name"] != below["name"]
         merged[kind] = above if other else below | above
     return merged
 
 
-def resolve(given: Tables, registry: Registry) -> Tables:
-    """Fill in every default and check every value that needs no file."""
+def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Tables:
+    """Fill in every default and check every value that needs no file; errors name the config file, if any."""
     run = DEFAULTS | given.get("run", {})
     tables: Tables = {"run": run}
     for kind in PARTS:
@@ -110,7 +110,13 @@ def resolve(given: Tables, registry: Registry) -> Tables:
             raise InputError(
                 f"no {kind} is given. Choose one with --{kind}: {', '.join(registry.names(kind))}."
             )
-        tables[kind] = {"name": _absolute(str(name))} | _options(kind, str(name), table, registry)
+        try:
+            tables[kind] = {"name": _absolute(str(name))} | _options(kind, str(name), table, registry)
+        except InputError as error:
+            raise InputError(f"{config}: {error}" if config else str(error)) from None
+    if tables["likelihood"]["name"] != "gaussian":
+        name = tables["likelihood"]["name"]
+        raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
     run["steps"] = tables["sampler"].pop("steps", run["steps"])
     if run["simulate"] or not run.get("input"):
         run["simulate"] = True

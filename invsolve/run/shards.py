@@ -1,7 +1,7 @@
 """Shards: the samples of one unit in one HDF5 file, written whole, checked whenever they are read.
 
     /samples (n, *event) float32     /trace/chi2 (n, states)
-    attributes: first, sha256, calls (JSON), seconds, device
+    attributes: first, sha256, calls (JSON), started, seconds, device
 
 A shard is done when it is there and the stored SHA-256 of its samples is that of its samples. Any other file
 is redone.
@@ -31,6 +31,7 @@ class Shard:
     first: int
     samples: NDArray[np.float32]
     calls: Mapping[str, int]
+    started: float  # seconds since 1970
     seconds: float
     device: str = "cpu"
     trace: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
@@ -48,6 +49,7 @@ def write_shard(path: Path, shard: Shard) -> None:
         file.attrs["first"] = shard.first
         file.attrs["sha256"] = _digest(shard.samples)
         file.attrs["calls"] = json.dumps(shard.calls)
+        file.attrs["started"] = shard.started
         file.attrs["seconds"] = shard.seconds
         file.attrs["device"] = shard.device
     write_whole(path, buffer.getvalue())
@@ -73,6 +75,7 @@ def _checked(file: Any) -> Shard | None:  # noqa: ANN401  h5py has no types
         int(attrs["first"]),
         samples,
         json.loads(attrs["calls"]),
+        float(attrs["started"]),
         float(attrs["seconds"]),
         str(attrs["device"]),
         trace,

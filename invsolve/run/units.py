@@ -12,6 +12,8 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from invsolve.run.settings import Tables
+
 __all__ = ["Unit", "chunk_size", "plan"]
 
 _PIXEL_STEPS = 2 * 256 * 256 * 50  # about 25 s on one core with the photo prior
@@ -34,10 +36,11 @@ class Unit:
         return self.directory / f"{self.first:05d}-{self.id}.h5"
 
 
-def chunk_size(pixels: int, steps: int, device: str) -> int:
+def chunk_size(tables: Tables, pixels: int, device: str) -> int:
     """Samples of a unit, so that it takes at most about 30 s; one sample is never split."""
-    kind = device.split(":")[0]
-    return max(1, min(_MOST[kind], _SPEED[kind] * _PIXEL_STEPS // (pixels * steps)))
+    kind, steps = device.split(":")[0], int(tables["run"]["steps"])
+    batch = int(tables["sampler"].get("batch") or _MOST[kind])
+    return max(1, min(batch, _MOST[kind], _SPEED[kind] * _PIXEL_STEPS // (pixels * steps)))
 
 
 def plan(directory: Path, identity: object, samples: int, chunk: int) -> list[Unit]:

@@ -28,7 +28,7 @@ def _image(report: Report) -> str:
     trust = {"chi2": "chi2", "coverage90": "coverage90", "dispersion": "dispersion"}
     lines.append("  posterior  " + "   ".join(f"{word} {m[k]:.3g}" for k, word in trust.items() if k in m))
     calls = f"{m['nfe']['forward']:.0f} forward + {m['nfe']['vjp']:.0f} vjp network calls a sample"
-    lines.append(f"  cost       {calls}   {m['samples']} samples   {m['seconds']:.1f} s of computing")
+    lines.append(f"  cost       {calls}   {m['samples']} samples   {m['seconds']:.1f} s")
     lines += [f"  note       {note}" for note in report["notes"]]
     return "\n".join([*lines, f"  files      {report['out']}"])
 

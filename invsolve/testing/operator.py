@@ -185,10 +185,10 @@ CHECKS: tuple[Check[OperatorCase], ...] = (
     keeps_shapes,
     keeps_dtype_and_device,
     is_finite,
+    is_pure,
+    keeps_rows_apart,
     is_linear,
     has_its_adjoint,
-    keeps_rows_apart,
-    is_pure,
     has_a_gradient,
 )
 

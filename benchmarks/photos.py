@@ -1,0 +1,307 @@
+"""Three restorations of photographs beside their usual baselines, on the centre crops of an image folder.
+
+    python benchmarks/photos.py FOLDER [--images 20] [--seed 0] [--samples 8] [--steps 50] [--processes 2] ...
+
+inpaint, superres and deblur of tasks.py, with noise of sigma_y = 0.02 on images in [0, 1]. What is not given
+is what `invsolve run` does. Nothing is clipped before PSNR is taken, neither ours nor theirs.
+
+Printed over images: mean and 95 % interval (Student's t) of the PSNR of the posterior mean, of one sample
+(mean over samples) and of the baseline, of the mean's gain over the baseline, of chi2, coverage90 and
+dispersion (invsolve.metrics), of network calls per sample and of seconds per image. A unit of work is one
+task on one image, in a single-thread process; after each one the file --out is replaced as a whole, and the
+same command again goes on from there, also with more images or other tasks.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from multiprocessing import get_context, parent_process
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from figures import commit, interval, provenance, table
+from tasks import TASKS, centre_crop, measure
+
+from invsolve import metrics
+from invsolve.errors import InputError, InvsolveError
+from invsolve.files import write_whole
+from invsolve.guidance import Guidance
+from invsolve.likelihood import Gaussian
+from invsolve.options import check_table
+from invsolve.plugins import load
+from invsolve.priors.catalogue import load_prior
+from invsolve.priors.denoiser import DenoiserPrior
+from invsolve.result import Result
+from invsolve.run.settings import DEFAULTS, NAMES, SIMULATED_SIGMA_Y
+from invsolve.solve import solve
+from invsolve.training.data import image_files
+
+Row = dict[str, Any]  # Any: figures by name, or the text of an error
+
+ALLOWED = {"chi2": (0.8, 1.2), "coverage90": (0.75, 0.97), "dispersion": (0.7, 1.35)}
+FIGURES = {
+    "psnr_mean": "PSNR of the posterior mean, dB",
+    "psnr_sample": "PSNR of one sample, dB",
+    "psnr_baseline": "PSNR of the baseline, dB",
+    "gain": "gain of the mean over the baseline, dB",
+    "chi2": "chi2",
+    "coverage90": "coverage90",
+    "dispersion": "dispersion",
+    "forward": "network calls a sample",
+    "vjp": "vector-Jacobian products a sample",
+    "seconds": "seconds an image",
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What decides the figures of a unit, beside the task and the image."""
+
+    size: int
+    seed: int
+    sigma_y: float
+    samples: int
+    steps: int
+    prior: str
+    sde: str
+    guidance: str
+    guidance_steps: int | None
+    tolerance: float | None
+    predictor: str
+    corrector: str
+    gamma: float
+    device: str
+
+
+# ---- one unit
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One task on one image; place is the image's in the sorted folder, and part of its seeds."""
+
+    settings: Settings
+    task: str
+    file: Path
+    place: int
+
+    @property
+    def name(self) -> str:
+        """Name of the unit in the record."""
+        return f"{self.task} {self.file.name}"
+
+
+def compute(unit: Unit) -> Row:
+    """Degrade, restore and measure; an error of ours is the row's only entry."""
+    try:
+        return _figures(unit)
+    except InvsolveError as error:
+        return {"error": str(error)}
+
+
+def _figures(unit: Unit) -> Row:
+    task, s = TASKS[unit.task], unit.settings
+    truth = centre_crop(unit.file, s.size)
+    operator = task.operator((3, s.size, s.size), s.seed + unit.place).to(s.device)
+    y = measure(operator, truth.to(s.device), s.sigma_y, s.seed + unit.place)
+    result = restore(s, Gaussian(y, operator, s.sigma_y))
+    samples, x0 = result.samples, truth.double().numpy()
+    baseline = task.baseline(y.cpu().double().numpy(), operator, x0)
+    of_mean, of_baseline = metrics.psnr(result.mean.cpu(), truth), metrics.psnr(baseline, x0)
+    return {
+        "psnr_mean": of_mean,
+        "psnr_sample": float(np.mean([metrics.psnr(sample.cpu(), truth) for sample in samples])),
+        "psnr_baseline": of_baseline,
+        "gain": of_mean - of_baseline,
+        "chi2": metrics.chi2(samples, y, operator, s.sigma_y),
+        "coverage90": metrics.coverage90(samples.cpu(), truth),
+        "dispersion": metrics.dispersion(samples.cpu(), truth),
+        "forward": result.nfe["forward"],
+        "vjp": result.nfe["vjp"],
+        "seconds": result.seconds,
+    }
+
+
+def restore(s: Settings, likelihood: Gaussian) -> Result:
+    """Draw the samples."""
+    return solve(
+        _prior(s.prior, s.device),
+        likelihood,
+        sde=s.sde,
+        guidance=_guidance(s),
+        predictor=s.predictor,
+        corrector=s.corrector,
+        gamma=s.gamma,
+        steps=s.steps,
+        n=s.samples,
+        seed=s.seed,
+    )
+
+
+@cache
+def _prior(name: str, device: str) -> DenoiserPrior:
+    return load_prior(name).to(device)
+
+
+def _guidance(s: Settings) -> Guidance:
+    """Build the guidance with the options that were given; UnknownName where it has no such option."""
+    registry = load()
+    given = {"cg_steps": s.guidance_steps, "tolerance": s.tolerance}
+    table = {name: value for name, value in given.items() if value is not None}
+    options = check_table("guidance", registry.options("guidance", s.guidance), table)
+    guidance = registry.build("guidance", s.guidance, options=options)
+    assert isinstance(guidance, Guidance)
+    return guidance
+
+
+# ---- all units
+
+
+def units(settings: Settings, folder: Path, tasks: Iterable[str], images: int) -> list[Unit]:
+    """Units of the images that the seed draws, image by image; more images go on with the same ones."""
+    files = image_files([folder])
+    chosen = np.random.default_rng(settings.seed).permutation(len(files))[:images]
+    return [Unit(settings, task, files[place], int(place)) for place in chosen for task in tasks]
+
+
+def computed(todo: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, Row]]:
+    """Compute units in single-thread processes, or in this one, and yield each when it is done."""
+    if processes < 2:
+        torch.set_num_threads(1)
+        yield from ((unit, compute(unit)) for unit in todo)
+        return
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+    with ProcessPoolExecutor(processes, get_context("spawn"), _start) as pool:
+        futures = {pool.submit(compute, unit): unit for unit in todo}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+
+
+def _start() -> None:
+    """Keep a worker to one thread, and end it with its parent."""
+    torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
+
+
+class Record:
+    """The figures so far and what they were computed with, in one file that is whole or absent."""
+
+    def __init__(self, path: Path, identity: Mapping[str, object], *, overwrite: bool) -> None:
+        """Take up what the file has; refuse it where it was computed with something else."""
+        self.path, self.identity, self.rows = path, dict(identity), dict[str, Row]()
+        if path.exists() and not overwrite:
+            stored = json.loads(path.read_text())
+            before = stored["identity"]
+            other = [key for key in self.identity if before.get(key) != self.identity[key]]
+            if other:
+                changes = ", ".join(f"{key} {before.get(key)!r} -> {self.identity[key]!r}" for key in other)
+                raise InputError(f"{path} holds figures of another benchmark ({changes}). Pass --overwrite.")
+            self.rows = stored["rows"]
+
+    def add(self, name: str, row: Row) -> None:
+        """Put in a unit's figures and replace the file."""
+        self.rows[name] = row
+        write_whole(self.path, json.dumps({"identity": self.identity, "rows": self.rows}, indent=1).encode())
+
+
+# ---- the report
+
+
+def report(rows: Mapping[str, Sequence[Row]]) -> str:
+    """Table of the figures of each task's images, and whether what is asked for was reached."""
+    good = {task: [row for row in found if "error" not in row] for task, found in rows.items()}
+    head = ["mean over images, 95 % interval", *(f"{task} ({len(found)})" for task, found in good.items())]
+    body = [[label, *(_cell(name, found) for found in good.values())] for name, label in FIGURES.items()]
+    errors = [f"FAIL  {task}: {row['error']}" for task in rows for row in rows[task] if "error" in row]
+    return "\n".join(
+        [table(head, body), "", *errors, *(line for task in good for line in gates(task, good[task]))]
+    )
+
+
+def _values(name: str, rows: Sequence[Row]) -> list[float]:
+    return [row[name] for row in rows if row[name] is not None]
+
+
+def _cell(name: str, rows: Sequence[Row]) -> str:
+    mean, half = interval(_values(name, rows))
+    digits = 1 if name in ("forward", "vjp", "seconds") else 2
+    return f"{mean:.{digits}f}" + (f" ± {half:.{digits}f}" if len(rows) > 1 else "")
+
+
+def gates(task: str, rows: Sequence[Row]) -> list[str]:
+    """Say for each figure with a demand whether the mean over images meets it."""
+    lines = []
+    for name, (low, high) in {"gain": (TASKS[task].gain, float("inf")), **ALLOWED}.items():
+        mean = interval(_values(name, rows))[0]
+        wanted = f"at least {low}" if name == "gain" else f"{low} to {high}"
+        lines.append(f"{'pass' if low <= mean <= high else 'FAIL'}  {task} {name} {mean:.2f} ({wanted})")
+    return lines
+
+
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("folder", type=Path, help="folder of images, each at least --size a side")
+    add("--images", type=int, default=20, help="how many the seed draws")
+    add("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    add("--size", type=int, default=256, help="side of the crop, in pixels")
+    add("--seed", type=int, default=0)
+    add("--sigma-y", type=float, default=SIMULATED_SIGMA_Y)
+    add("--samples", type=int, default=DEFAULTS["samples"])
+    add("--steps", type=int, default=DEFAULTS["steps"])
+    add("--prior", default=NAMES["prior"], help="name or file")
+    for kind in ("sde", "guidance", "predictor", "corrector"):
+        add(f"--{kind}", default=NAMES[kind])
+    add("--guidance-steps", type=int, help="conjugate-gradient steps at most, of moment-matching")
+    add("--tolerance", type=float, help="relative residual at which a solve stops, of moment-matching")
+    add("--gamma", type=float, default=DEFAULTS["gamma"])
+    add("--device", default="cpu", help="cpu, or cuda with one process")
+    add("--processes", type=int, default=2)
+    add("--out", type=Path, default=Path("photos.json"))
+    add("--overwrite", action="store_true", help="forget what --out holds")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compute what is missing and print the table."""
+    options = vars(arguments(argv))
+    settings = Settings(**{name: options[name] for name in Settings.__annotations__})
+    sha256 = _prior(settings.prior, "cpu").sha256
+    identity = asdict(settings) | {
+        "folder": options["folder"].name,
+        "prior_sha256": sha256,
+        "commit": commit(),
+    }
+    record = Record(options["out"], identity, overwrite=options["overwrite"])
+    wanted = units(settings, options["folder"], options["tasks"], options["images"])
+    todo = [unit for unit in wanted if unit.name not in record.rows]
+    for i, (unit, row) in enumerate(computed(todo, options["processes"]), len(wanted) - len(todo) + 1):
+        record.add(unit.name, row)
+        print(f"{i} of {len(wanted)}: {unit.name}: {_short(row)}", file=sys.stderr, flush=True)
+    rows = {task: [record.rows[u.name] for u in wanted if u.task == task] for task in options["tasks"]}
+    commits = sorted({row["commit"] for found in rows.values() for row in found})
+    print(f"{provenance(argv)}; prior {settings.prior} {sha256[:12]}, computed at {', '.join(commits)}\n")
+    print(report(rows))
+
+
+def _short(row: Row) -> str:
+    return row.get("error") or f"gain {row['gain']:+.2f} dB, chi2 {row['chi2']:.2f}, {row['seconds']:.0f} s"
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InvsolveError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,99 @@
+"""A tiny world for `invsolve run`: photos of 16 x 24 pixels and a prior of independent pixels N(0.5, 0.05), whose posterior is known."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from invsolve import cli
+
+VARIANCE = 0.05
+PRIOR = '''
+import time
+from invsolve.linalg import expand
+from invsolve.prior import Prior
+
+class White(Prior):
+    """Independent pixels."""
+    pause, limit, gone = 0.0, 0.0, 0.0
+    def denoise(self, x, sigma):
+        time.sleep(self.pause)
+        gain = 0.05 / (0.05 + expand(sigma**2, x))
+        bad = (sigma < self.limit).any()
+        return 0.5 + gain * (x - 0.5) + (float("nan") if bad else 0.0)
+
+def _made(channels=3, **attributes):
+    prior = White()
+    prior.shape = (channels, None, None)
+    prior.centre.fill_(0.5)
+    vars(prior).update(attributes)
+    return prior
+
+def white(): return _made()
+def grey(): return _made(1)
+def slow(): return _made(pause=0.02)
+def diverging(): return _made(limit=1.0)
+def limited(): return _made(sigma_max=40.0)
+def hungry():
+    raise MemoryError
+class _Dies(White):
+    def denoise(self, x, sigma):
+        import os, signal
+        os.kill(os.getpid(), signal.SIGKILL)
+def deadly():
+    prior = _Dies()
+    prior.shape = (3, None, None)
+    return prior
+'''
+
+
+@pytest.fixture
+def world(tmp_path, monkeypatch):
+    """Working directory with photo.png, other.png, prior.py."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prior.py").write_text(PRIOR)
+    for seed, name in enumerate(("photo", "other")):
+        save(tmp_path / f"{name}.png", picture(seed))
+    return tmp_path
+
+
+def picture(seed=0, channels=3, shape=(16, 24)):
+    """Pixels of an image drawn from the prior, in whole levels of 8 bits: (H, W, C)."""
+    x = 0.5 + VARIANCE**0.5 * np.random.default_rng(seed).standard_normal((*shape, channels))
+    return np.rint(x.clip(0, 1) * 255).astype(np.uint8)
+
+
+def save(path, pixels):
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(path)
+
+
+def invsolve(*words):
+    """Run the command line in this process: exit code, stdout, stderr."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as end:
+        cli.main([str(word) for word in words])
+    return end.value.code, out.getvalue(), err.getvalue()
+
+
+def run(*words, prior="white", steps=10, samples=2):
+    """invsolve run with the tiny prior and few steps."""
+    return invsolve(
+        "run",
+        *words,
+        "--prior",
+        f"prior.py:{prior}",
+        "--steps",
+        steps,
+        "--samples",
+        samples,
+        "--device",
+        "cpu",
+    )
+
+
+def simulate(*words, **settings):
+    """run on photo.png as the truth, inpainting by default."""
+    operator = () if "--operator" in words else ("--operator", "inpaint")
+    return run("photo.png", "--simulate", *operator, *words, **settings)
