@@ -240,7 +240,7 @@ def between_markers(text: str, name: str, content: str) -> str:
     )
 
 
-def write(content: str, summary: Mapping[str, object], root: Path = ROOT) -> None:
+def write(content: str, summary: Mapping[str, object], root: Path) -> None:
     """Put the tables into README.md and the summary into the package."""
     readme = root / "README.md"
     whole = between_markers(readme.read_text(encoding="utf-8"), "distances", content)
@@ -269,7 +269,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     content = "\n\n".join(parts)
     print(content)
     if options.write:
-        write(content, summaries(runs, ratios, options.n, options.seeds))
+        write(content, summaries(runs, ratios, options.n, options.seeds), ROOT)
 
 
 if __name__ == "__main__":

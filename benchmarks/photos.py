@@ -13,7 +13,6 @@ same command again goes on from there, also with more images or other tasks.
 """
 
 import argparse
-import json
 import os
 import sys
 import threading
@@ -24,16 +23,15 @@ from functools import cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from figures import commit, interval, provenance, table
+from record import Record, Row
 from tasks import TASKS, centre_crop, measure
 
 from invsolve import metrics
-from invsolve.errors import InputError, InvsolveError
-from invsolve.files import write_whole
+from invsolve.errors import InvsolveError
 from invsolve.guidance import Guidance
 from invsolve.likelihood import Gaussian
 from invsolve.options import check_table
@@ -44,8 +42,6 @@ from invsolve.result import Result
 from invsolve.run.settings import DEFAULTS, NAMES, SIMULATED_SIGMA_Y
 from invsolve.solve import solve
 from invsolve.training.data import image_files
-
-Row = dict[str, Any]  # Any: figures by name, or the text of an error
 
 ALLOWED = {"chi2": (0.8, 1.2), "coverage90": (0.75, 0.97), "dispersion": (0.7, 1.35)}
 FIGURES = {
@@ -194,27 +190,6 @@ def _start() -> None:
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
 
 
-class Record:
-    """The figures so far and what they were computed with, in one file that is whole or absent."""
-
-    def __init__(self, path: Path, identity: Mapping[str, object], *, overwrite: bool) -> None:
-        """Take up what the file has; refuse it where it was computed with something else."""
-        self.path, self.identity, self.rows = path, dict(identity), dict[str, Row]()
-        if path.exists() and not overwrite:
-            stored = json.loads(path.read_text())
-            before = stored["identity"]
-            other = [key for key in self.identity if before.get(key) != self.identity[key]]
-            if other:
-                changes = ", ".join(f"{key} {before.get(key)!r} -> {self.identity[key]!r}" for key in other)
-                raise InputError(f"{path} holds figures of another benchmark ({changes}). Pass --overwrite.")
-            self.rows = stored["rows"]
-
-    def add(self, name: str, row: Row) -> None:
-        """Put in a unit's figures and replace the file."""
-        self.rows[name] = row
-        write_whole(self.path, json.dumps({"identity": self.identity, "rows": self.rows}, indent=1).encode())
-
-
 # ---- the report
 
 
@@ -278,6 +253,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Compute what is missing and print the table."""
     options = vars(arguments(argv))
     settings = Settings(**{name: options[name] for name in Settings.__annotations__})
+    _check(settings)
     sha256 = _prior(settings.prior, "cpu").sha256
     identity = asdict(settings) | {
         "folder": options["folder"].name,
@@ -288,12 +264,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = units(settings, options["folder"], options["tasks"], options["images"])
     todo = [unit for unit in wanted if unit.name not in record.rows]
     for i, (unit, row) in enumerate(computed(todo, options["processes"]), len(wanted) - len(todo) + 1):
-        record.add(unit.name, row)
+        record.add(unit.name, row | {"commit": commit()})
         print(f"{i} of {len(wanted)}: {unit.name}: {_short(row)}", file=sys.stderr, flush=True)
     rows = {task: [record.rows[u.name] for u in wanted if u.task == task] for task in options["tasks"]}
     commits = sorted({row["commit"] for found in rows.values() for row in found})
     print(f"{provenance(argv)}; prior {settings.prior} {sha256[:12]}, computed at {', '.join(commits)}\n")
     print(report(rows))
+
+
+def _check(s: Settings) -> None:
+    """Refuse names that nobody offers and options that the guidance has not, before anything is computed."""
+    for kind in ("sde", "predictor", "corrector"):
+        load().part(kind, getattr(s, kind))
+    _guidance(s)
 
 
 def _short(row: Row) -> str:

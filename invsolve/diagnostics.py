@@ -72,7 +72,8 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
     """Power of a symmetric positive matrix."""
     values, vectors = torch.linalg.eigh(matrix)
     smallest = values.max() * torch.finfo(values.dtype).eps
-    return (vectors * values.clamp_min(smallest) ** exponent) @ vectors.T
+    powers: Tensor = values.clamp_min(smallest) ** exponent
+    return vectors @ powers.diag() @ vectors.T
 
 
 def _coverage(x: Tensor, exact: GaussianPrior | MixturePrior) -> float:

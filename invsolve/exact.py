@@ -184,17 +184,11 @@ def exact_posterior(prior: Prior, likelihood: LinearGaussian) -> GaussianPrior |
     priors.
     """
     if not isinstance(prior, GaussianPrior | MixturePrior):
-        raise Refused(
-            f"a prior of class {type(prior).__name__} has no closed-form posterior: only Gaussian and mixture."
-        )
+        kind = type(prior).__name__
+        raise Refused(f"a prior of class {kind} has no closed-form posterior: only Gaussian and mixture.")
     A = likelihood.matrix(prior.event).double()
     y, m = likelihood.y.double().flatten(), prior.means.double()
-    V = (
-        torch.as_tensor(likelihood.noise_variance(likelihood.y[None]))
-        .double()
-        .expand_as(likelihood.y[None])
-        .flatten()
-    )
+    V = likelihood.noise_variance(likelihood.y[None]).double().expand_as(likelihood.y[None]).flatten()
     C = prior.covariances.double()
     S = A @ C @ A.mT + torch.diag(V)
     off = y - m @ A.mT

@@ -70,7 +70,7 @@ def _posterior_of(prior: Prior, likelihood: LinearLikelihood) -> GaussianPrior |
 
 @dataclass(frozen=True)
 class Exact(Guidance):
-    """The true term, for Gaussian and mixture priors under a linear Gaussian likelihood.
+    """Take the true term, known for Gaussian and mixture priors under a linear Gaussian likelihood.
 
     Their posterior is known, so its denoiser minus the prior's is the shift of the mean.
     """
@@ -86,7 +86,7 @@ class Exact(Guidance):
 
 @dataclass(frozen=True)
 class MomentMatching(Guidance):
-    """C = Cov[x_0 | x_t], applied through vector-Jacobian products inside conjugate gradients.
+    """Match mean and covariance of x_0 | x_t: C = Cov[x_0 | x_t], applied inside conjugate gradients.
 
     Exact for Gaussian priors. Rozet et al. 2024 (arXiv:2405.13712), Boys et al. 2023 (arXiv:2310.06721). The
     solve is robust to a learned Jacobian, which is neither symmetric nor positive: linalg.robust_cg.
@@ -121,7 +121,7 @@ class MomentMatching(Guidance):
 
 @dataclass(frozen=True)
 class PiGDM(Guidance):
-    """C = r^2 I with r^2 = s^2 v / (s^2 + v), s = sigma/alpha and v the variance of the data.
+    """Take x_0 | x_t for white: C = r^2 I, r^2 = s^2 v / (s^2 + v), s = sigma/alpha, v the data's variance.
 
     Exact for a prior of covariance v I. Song et al. 2023, "Pseudoinverse-guided diffusion models", which has
     v = 1 on [-1, 1]: 0.25 in the units of images in [0, 1].
@@ -147,7 +147,7 @@ class PiGDM(Guidance):
 
 @dataclass(frozen=True)
 class DPS(Guidance):
-    """No C at all: step down the norm |y - A D| of each sample.
+    """Step down the misfit |y - A D| of each sample, with a step size in place of C.
 
     Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000 steps uniform in t.
     Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid and predictor can
@@ -173,8 +173,7 @@ class DPS(Guidance):
 
 @dataclass(frozen=True)
 class ClassifierGuidance(Guidance):
-    """The gradient of the likelihood's own log p(y | x_t): for classifiers, and any differentiable
-    likelihood.
+    """Follow the gradient of the likelihood's own log p(y | x_t): for classifiers and other likelihoods.
 
     Song et al. 2021 (arXiv:2011.13456), appendix I.1. For a likelihood of x_0 it is taken at E[x_0 | x_t].
     """
@@ -219,8 +218,7 @@ class Replace(Guidance):
 
 @lru_cache(maxsize=4)
 def _row_norm(linear: LinearLikelihood, shape: tuple[int, ...]) -> float:
-    """The c of A A^T A = c A, by a random probe; Refused where the rows are not orthogonal and of one
-    length."""
+    """The c of A A^T A = c A, by a random probe; Refused where there is no such c."""
     probe = linear.A(Noise(0, "probe", 1, shape)().to(linear.y))
     again = linear.A(linear.At(probe, torch.empty(1, *shape)))
     c = float(dot(again, probe) / dot(probe, probe))

@@ -97,7 +97,8 @@ class LinearLikelihood(Likelihood):
         if tuple(y.shape) not in (gives, gives[1:]):
             name = getattr(self.operator, "name", type(self.operator).__name__)
             raise InputError(
-                f"the measurement has shape {tuple(y.shape)}, but {name} of a {self.shape} image gives {gives}."
+                f"the measurement has shape {tuple(y.shape)}, "
+                f"but {name} of a {self.shape} image gives {gives}."
             )
         return y.reshape(gives[1:])
 

@@ -3,8 +3,9 @@
     python tests/mutants.py            all of them, two at a time
     python tests/mutants.py alpha      those whose name contains the word
 
-A test that passes with the code broken guards nothing. Each row names the bug, the line it is planted in and the tests
-that should notice; a bug that no longer finds its line is an error too, so the table stays true to the code.
+A test that passes with the code broken guards nothing. Each row names the bug, the line it is planted in and
+the tests that should notice; a bug that no longer finds its line is an error too, so the table stays true to
+the code.
 """
 
 import os
@@ -202,9 +203,7 @@ def survives(mutant: Mutant) -> bool:
         path = Path(folder, "invsolve", mutant.file)
         text = path.read_text()
         if text.count(mutant.old) != 1:
-            sys.exit(
-                f"mutant {mutant.name!r}: {mutant.old!r} stands {text.count(mutant.old)} times in {mutant.file}."
-            )
+            sys.exit(f"mutant {mutant.name!r}: {mutant.old!r} is not once in {mutant.file}.")
         path.write_text(text.replace(mutant.old, mutant.new))
         environment = {**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(_command(mutant), cwd=folder, env=environment, capture_output=True, text=True)

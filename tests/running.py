@@ -1,13 +1,19 @@
-"""A tiny world for `invsolve run`: photos of 16 x 24 pixels and a prior of independent pixels N(0.5, 0.05), whose posterior is known."""
+"""A tiny world for `invsolve run`: photos of 16 x 24 pixels and a prior of independent pixels N(0.5, 0.05).
+
+Its posterior is known: each pixel is Gaussian.
+"""
 
 import contextlib
 import io
+import os
+import signal
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from invsolve import cli
+from invsolve.run import events, executor
 
 VARIANCE = 0.05
 PRIOR = '''
@@ -33,19 +39,19 @@ def _made(channels=3, **attributes):
 
 def white(): return _made()
 def grey(): return _made(1)
-def slow(): return _made(pause=0.02)
+def slow(): return _made(pause=0.002)
 def diverging(): return _made(limit=1.0)
+class _Moody(White):
+    def denoise(self, x, sigma):
+        from pathlib import Path
+        return super().denoise(x, sigma) + (float("nan") if Path("moody").exists() else 0.0)
+def moody():
+    prior = _Moody()
+    prior.shape = (3, None, None)
+    return prior
 def limited(): return _made(sigma_max=40.0)
 def hungry():
     raise MemoryError
-class _Dies(White):
-    def denoise(self, x, sigma):
-        import os, signal
-        os.kill(os.getpid(), signal.SIGKILL)
-def deadly():
-    prior = _Dies()
-    prior.shape = (3, None, None)
-    return prior
 '''
 
 
@@ -97,3 +103,20 @@ def simulate(*words, **settings):
     """run on photo.png as the truth, inpainting by default."""
     operator = () if "--operator" in words else ("--operator", "inpaint")
     return run("photo.png", "--simulate", *operator, *words, **settings)
+
+
+def serve_without_torch(connection):
+    """A worker process whose units are instructions: "die", "fail", or anything else."""
+    executor.obey(connection, follow)
+
+
+def follow(unit):
+    if unit.id == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if unit.id.startswith("die once"):
+        mark = unit.directory / unit.id
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    yield events.Tick(unit, 0.5, 1.0)
+    yield events.Failed(unit, "no", 3) if unit.id == "fail" else events.Done(unit)

@@ -91,7 +91,7 @@ def test_exact_guidance_puts_the_modes_right(sde):
     assert sliced_wasserstein(samples, exact.sample(n, 99), slices=100) < 3 * max(floors)
 
 
-BANDS = {  # sliced W1 to the mixture's posterior, measured 0.12, 0.18 and 0.17 on every SDE; its floor is 0.013
+BANDS = {  # sliced W1 to the mixture's posterior, measured 0.12, 0.18 and 0.17 on every SDE; floor 0.013
     "MomentMatching": (MomentMatching(), 0.08, 0.16),
     "PiGDM": (PiGDM(data_variance=1.04), 0.13, 0.24),
     "DPS": (DPS(zeta=0.3), 0.12, 0.23),

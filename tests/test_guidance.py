@@ -3,6 +3,7 @@ import torch
 from problems import SDES, gaussian_problem, generator, masking, measured, plane_mixture, random_matrix
 
 from invsolve import operators
+from invsolve.diagnostics import distance
 from invsolve.errors import Refused
 from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
 from invsolve.guidance import DPS, ClassifierGuidance, Exact, MomentMatching, PiGDM, Replace
@@ -10,6 +11,8 @@ from invsolve.likelihood import Classifier, Gaussian
 from invsolve.linalg import dot, expand
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised, Prior
+from invsolve.rng import Noise
+from invsolve.samplers.pc import PC
 
 LEVELS = [0.003, 0.05, 0.5, 5.0, 40.0]
 
@@ -121,9 +124,6 @@ def test_an_error_in_the_jacobian_leaves_moment_matching_bounded(kind, share):
 
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_sampling_with_a_wrong_jacobian_stays_near_the_posterior(share):
-    from invsolve.diagnostics import distance
-    from invsolve.samplers.pc import PC
-
     prior, likelihood, exact = gaussian_problem("blur", 8)
     samples = PC(steps=50)(Posterior(Perturbed(prior, share), likelihood), 200, 0)
     found = distance(samples, exact)
@@ -137,8 +137,6 @@ def test_replace_puts_the_measurement_at_the_level_reached(sde):
     likelihood = Gaussian(torch.ones(1, 16, dtype=torch.float64), masking(4, 2.0), 0.1)  # everything is seen
     posterior = Posterior(prior, likelihood, sde=sde, guidance=Replace())
     t = sde.time(2.0)
-    from invsolve.rng import Noise
-
     x = posterior.project(
         torch.zeros(4000, 1, 4, 4, dtype=torch.float64), t, Noise(0, "", 4000, (1, 4, 4), dtype=torch.float64)
     )
@@ -152,8 +150,6 @@ def test_replace_stops_where_the_measurement_is_noisier_than_the_level():
     prior, likelihood, _ = gaussian_problem("inpaint", 4)
     posterior = Posterior(prior, likelihood, guidance=Replace())
     x = torch.zeros(2, 1, 4, 4, dtype=torch.float64)
-    from invsolve.rng import Noise
-
     noise = Noise(0, "", 2, (1, 4, 4), dtype=torch.float64)
     assert torch.equal(posterior.project(x, posterior.sde.time(0.04), noise), x)
     assert not torch.equal(posterior.project(x, posterior.sde.time(0.06), noise), x)
@@ -173,13 +169,12 @@ def test_guidance_that_needs_an_operator_says_so(guidance):
     prior = plane_mixture()
     posterior = Posterior(prior, Classifier(torch.nn.Identity()), guidance=guidance)
     with pytest.raises(Refused, match="operator"):
-        posterior.score(torch.zeros(1, 2, dtype=torch.float64), 0.5)
-        posterior.project(torch.zeros(1, 2, dtype=torch.float64), 0.5, None)
+        PC(steps=2)(posterior, 1, 0)
 
 
 @pytest.mark.parametrize("sde", SDES, ids=str)
 def test_an_exact_classifier_gives_the_posterior_of_its_class(sde):
-    """The classifier p(k | x_t) of a mixture, by its gradient, turns the mixture's score into component k's."""
+    """The classifier p(k | x_t) of a mixture turns the mixture's score into component k's."""
     prior = plane_mixture()
 
     class Responsibility(torch.nn.Module):

@@ -43,7 +43,7 @@ def test_solve_inverts_the_measurement_covariance(name):
 
 
 def test_the_spectral_and_the_iterative_solve_agree():
-    likelihood, x = problem("deblur")
+    likelihood, _ = problem("deblur")
     r = torch.randn(2, *likelihood.y.shape, generator=generator(1), dtype=torch.float64)
     r2, variance = torch.tensor([0.3, 4.0], dtype=torch.float64), torch.tensor(0.01, dtype=torch.float64)
     spectral = likelihood._solve_spectral(r2, r, variance)

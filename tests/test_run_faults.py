@@ -1,4 +1,4 @@
-"""Bad input to `invsolve run`: the right exit code, one or two lines that name the fault, no traceback, no stray files."""
+"""Bad input to `invsolve run`: its exit code, one or two lines that name the fault, no stray files."""
 
 import os
 import pickle
@@ -26,6 +26,13 @@ def assert_refused(said, code, *words):
     assert err.startswith("error: ")
     assert err.count("\n") <= 2
     assert "Traceback" not in err
+
+
+def test_a_refused_run_leaves_no_directory_and_does_not_stand_in_the_way_of_the_right_one():
+    wrong = simulate("--operator", "deblur", "--std", "1", "--guidance", "replace")
+    assert_refused(wrong, 2, "Replace")
+    assert not Path("photo-deblur").exists()
+    assert simulate("--operator", "deblur", "--std", "1")[0] == 0
 
 
 def _truncated(path):
@@ -90,7 +97,7 @@ OPTIONS = {
     "kernel that is not there": (["--operator", "deblur", "--kernel", "no.npy"], ["no.npy"]),
     "kernel larger than the photo": (["--operator", "deblur", "--std", "9"], ["larger than the image"]),
     "factor out of range": (["--operator", "superres", "--factor", "9"], ["factor", "9"]),
-    "two parts that do not go together": (["--operator", "deblur", "--std", "1", "--guidance", "replace"], ["Replace"]),
+    "parts that clash": (["--operator", "deblur", "--std", "1", "--guidance", "replace"], ["Replace"]),
     "a likelihood the run does not know": (["--operator", "denoise", "--likelihood", "poisson"], ["poisson"]),
     "a grid that is wrong for the predictor": (
         ["--operator", "denoise", "--sde", "vp", "--grid", "uniform"], ["uniform", "karras"],

@@ -89,7 +89,7 @@ def test_karras_grid_is_uniform_in_the_seventh_root():
 
 @pytest.mark.parametrize(("name", "steps"), [("karas", 10), ("karras", 0)])
 def test_bad_grids_are_refused(name, steps):
-    with pytest.raises(InputError, match="karras|steps"):
+    with pytest.raises(InputError, match=r"karras|steps"):
         grid_times(name, VE(), 30.0, 0.002, steps)
 
 

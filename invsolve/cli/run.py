@@ -49,7 +49,7 @@ def run_command(
     predictor: Annotated[str | None, _option("step of pc back in time [default: dpmpp]")] = None,
     corrector: Annotated[str | None, _option("move of pc at fixed time [default: none]")] = None,
     gamma: Annotated[float | None, _option(_GAMMA)] = None,
-    steps: Annotated[int | None, _option("steps from noise to sample [default: 50]")] = None,
+    steps: Annotated[int | None, _option("steps from noise to sample [default: 40]")] = None,
     samples: Annotated[int | None, _option("posterior samples to draw [default: 8]")] = None,
     sigma_y: Annotated[str | None, _option(_SIGMA_Y)] = None,
     seed: Annotated[int | None, _option("seed of samples and simulated noise [default: 0]")] = None,

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from invsolve.errors import InvsolveError
+from invsolve.errors import InvsolveError, OutputError
 from invsolve.isolation import reason
 from invsolve.run import parts
 from invsolve.run.events import Done, Event, Failed, Tick
@@ -26,6 +26,8 @@ PROBLEM = "problem.npz"
 def _ready(directory: Path, written: int) -> tuple[Problem, parts.Parts]:
     """Read a problem and build its parts, once for all its units."""
     problem = Problem.load(directory / PROBLEM)
+    if problem is None:
+        raise OutputError(f"{directory / PROBLEM} is gone or damaged. The same command makes it again.")
     return problem, parts.Parts.of(problem)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invsolve.errors import InputError, InvsolveError, OutputError
-from invsolve.files import writable, write_whole
+from invsolve.files import write_whole
 from invsolve.images import SAMPLE
 from invsolve.run import record
 from invsolve.run.events import Done, Event, Failed
@@ -98,12 +98,15 @@ class _Work:
         out, first = self.outcome.out, self.read(self.inputs[0])
         if not overwrite:
             record.check_settings(out, self.tables)
-        writable(out)
         with locked(out):
             (out / record.FINISHED).unlink(missing_ok=True)
             for directory in {out, *(given.directory for given in self.inputs)} if overwrite else ():
                 record.forget(directory)
-            self.go(first)
+            try:
+                self.go(first)
+            except InputError:
+                record.withdraw(out)
+                raise
 
     def go(self, first: "LoadedImage | None") -> None:
         """Compute what is missing and write all files."""
@@ -188,9 +191,8 @@ class _Work:
 
     def _note_failure(self, case: "Case", event: Failed) -> None:
         unit = event.unit
-        if event.exit_code == InputError.exit_code and not case.done:
-            record.forget(case.input.directory)
-            self._refuse(case.input, InputError(event.message))
+        if event.exit_code == InputError.exit_code and not self.outcome.several:
+            raise InputError(event.message)
         if event.exit_code == OutputError.exit_code:  # the disk is full: the next unit would find it so
             raise OutputError(event.message)
         if event.trace:

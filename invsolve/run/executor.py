@@ -8,8 +8,10 @@ while the others go on. A worker whose parent is gone finds its pipe closed at t
 
 import os
 import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -17,8 +19,9 @@ from pathlib import Path
 from invsolve.run.events import Done, Event, Failed
 from invsolve.run.units import Unit
 
-__all__ = ["Workers", "cores", "here"]
+__all__ = ["Workers", "cores", "here", "obey"]
 
+Serve = Callable[[Connection], None]
 _ATTEMPTS = 3
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
@@ -41,9 +44,10 @@ def here(units: Iterable[Unit]) -> Iterator[Event]:
 class Workers:
     """Single-thread processes that start to import torch as soon as this is made."""
 
-    def __init__(self, count: int) -> None:
-        """Start them."""
-        self._workers = [_Worker() for _ in range(count)]
+    def __init__(self, count: int, serve: Serve | None = None) -> None:
+        """Start them; serve is what each does with its pipe, for the tests."""
+        self._serve = serve or _serve
+        self._workers = [_Worker(self._serve) for _ in range(count)]
         self._deaths: Counter[str] = Counter()
 
     def __len__(self) -> int:
@@ -77,7 +81,7 @@ class Workers:
     def _bury(self, worker: "_Worker", again: "deque[Unit]") -> Iterator[Event]:
         """Replace a dead worker; give its unit back, or up."""
         unit, cause = worker.unit, worker.stop()
-        self._workers[self._workers.index(worker)] = _Worker()
+        self._workers[self._workers.index(worker)] = _Worker(self._serve)
         assert unit is not None  # only busy workers are listened to
         self._deaths[unit.id] += 1
         if self._deaths[unit.id] < _ATTEMPTS:
@@ -95,11 +99,12 @@ class Workers:
 class _Worker:
     """One process and the unit it has in hand."""
 
-    def __init__(self) -> None:
+    def __init__(self, serve: Serve) -> None:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        self.process = context.Process(target=serve, args=(theirs,), daemon=True)
+        with _deaf():
+            self.process.start()
         theirs.close()  # so that its death closes the pipe
         self.unit: Unit | None = None
 
@@ -124,16 +129,32 @@ class _Worker:
         return f"ended with code {code}"
 
 
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Let processes started inside ignore Ctrl-C from their first instruction on: the parent decides."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _serve(connection: Connection) -> None:
     """Live as a worker: units come in, events go out, until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     os.environ.update(dict.fromkeys(_THREADS, "1"))
     import torch
 
     from invsolve.run.compute import attempt
 
     torch.set_num_threads(1)
+    obey(connection, attempt)
+
+
+def obey(connection: Connection, attempt: Callable[[Unit], Iterable[Event]]) -> None:
+    """Do with each unit what attempt does, and send its events, until the parent is gone."""
     try:
         while True:
             for event in attempt(connection.recv()):

@@ -5,13 +5,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from invsolve.errors import OutputError
+from invsolve.files import writable
 
 __all__ = ["locked"]
 
 
 @contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Hold the directory; OutputError where another run does."""
+    """Hold the directory, made if need be, removed if it stays empty; OutputError where another run does."""
+    writable(directory)
     try:
         import fcntl
     except ImportError:  # Windows: the user takes care
@@ -25,6 +27,12 @@ def locked(directory: Path) -> Iterator[None]:
             raise OutputError(
                 f"another run is at work in {directory}. Wait for it, or choose another --out."
             ) from None
-        except OSError:  # a file system without locks
-            pass
-        yield
+        except OSError:  # a file system without locks: two runs would compute the same shards, no harm
+            yield
+            return
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+            if not any(directory.iterdir()):
+                directory.rmdir()

@@ -86,14 +86,9 @@ def _identity(tables: Tables, image: LoadedImage, device: str) -> dict[str, Any]
 
 def _found(folder: Path, identity: dict[str, Any], given: Input) -> Problem | None:  # Any: JSON
     """Problem of an earlier start; refused where something that decides the samples has changed since."""
-    try:
-        problem = Problem.load(folder / PROBLEM)
-    except FileNotFoundError:
+    problem = Problem.load(folder / PROBLEM)
+    if problem is None:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{folder / PROBLEM} is damaged ({error}). Add --overwrite to start anew."
-        ) from error
     changed = difference(problem.identity, identity)
     if changed:
         raise InputError(

@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -65,10 +66,13 @@ class Problem:
         write_whole(path, buffer.getvalue())
 
     @classmethod
-    def load(cls, path: Path) -> "Problem":
-        """Read it back."""
-        with np.load(path, allow_pickle=False) as file:
-            rest = json.loads(str(file["json"]))
-            arrays = {name: file[name] for name in _ARRAYS if name in file}
-        rest["shape"] = tuple(rest["shape"])
-        return cls(**rest, **arrays)
+    def load(cls, path: Path) -> "Problem | None":
+        """Read it back; None where it is not there or damaged, for it can be made again."""
+        try:
+            with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as file:
+                rest = json.loads(str(file["json"]))
+                arrays = {name: file[name] for name in _ARRAYS if name in file}
+            rest["shape"] = tuple(rest["shape"])
+            return cls(**rest, **arrays)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+            return None

@@ -17,7 +17,7 @@ from invsolve.files import sha256_of, write_whole
 from invsolve.run.inputs import Input
 from invsolve.run.settings import PARTS, Tables, flat
 
-__all__ = ["check_settings", "difference", "files_of", "finish", "finished", "forget", "hashes"]
+__all__ = ["check_settings", "difference", "files_of", "finish", "finished", "forget", "hashes", "withdraw"]
 
 FINISHED = "finished.json"
 _PLACES = ("run.input", "run.truth")  # where a file lies; what is in it is hashed
@@ -105,6 +105,15 @@ def difference(old: Mapping[str, object], new: Mapping[str, object]) -> str:
 def _short(value: object) -> str:
     text = "not given" if value is None else str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
+
+
+def withdraw(directory: Path) -> None:
+    """Leave no trace of a run that was refused before it had a single sample."""
+    if not any(directory.glob("units/*.h5")):
+        forget(directory)
+        for folder in (directory / "units", directory / "samples"):
+            if folder.is_dir() and not any(folder.iterdir()):
+                folder.rmdir()
 
 
 def forget(directory: Path) -> None:

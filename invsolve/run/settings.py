@@ -45,7 +45,7 @@ NAMES = {
     "predictor": "dpmpp",
     "corrector": "none",
 }
-DEFAULTS = {"simulate": False, "gamma": 1.0, "steps": 50, "samples": 8, "seed": 0, "device": "auto"}
+DEFAULTS = {"simulate": False, "gamma": 1.0, "steps": 40, "samples": 8, "seed": 0, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
 _TYPES: dict[str, tuple[type, ...]] = {
     "input": (list,),

@@ -79,7 +79,7 @@ class Langevin(_Langevin):
 
 @dataclass(frozen=True)
 class AnnealedLangevin(_Langevin):
-    """Langevin steps of eps = 2 (r sigma)^2, as in Song and Ermon 2019 (arXiv:1907.05600), algorithm 1."""
+    """Langevin steps of size 2 (r sigma)^2, as in Song and Ermon 2019 (arXiv:1907.05600), algorithm 1."""
 
     def step_size(self, score: Tensor, sigma: float) -> Tensor:
         """2 (r sigma)^2 for every sample."""

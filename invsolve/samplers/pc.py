@@ -40,7 +40,7 @@ class PC:
 
     predictor: Predictor = field(default_factory=DPMpp)
     corrector: Corrector | None = None
-    steps: Annotated[int, "predictor steps, >= 1"] = 50
+    steps: Annotated[int, "predictor steps, >= 1"] = 40
     grid: Annotated[str, "spacing of the times: karras, geometric or uniform"] = "karras"
     batch: Annotated[int | None, "samples computed at once; by default what keeps memory flat"] = None
 

@@ -111,8 +111,7 @@ class Ancestral(Predictor):
 
 @dataclass(frozen=True)
 class Heun(Predictor):
-    """Heun's method on the probability-flow ODE; churn > 0 raises the noise first, which makes it an SDE.
-    Order 2.
+    """Heun's method on the probability-flow ODE; churn > 0 adds noise first, as an SDE does. Order 2.
 
     Two network calls a step. Karras et al. 2022 (arXiv:2206.00364), algorithms 1 and 2.
     """
@@ -149,14 +148,13 @@ class Heun(Predictor):
 
 @dataclass(frozen=True)
 class DPMpp(Predictor):
-    """DPM-Solver++ multistep: an exponential integrator that extrapolates D from the last steps. One call a
-    step.
+    """Integrate in log(lambda) with D extrapolated from the last steps: DPM-Solver++(2M) and (3M).
 
-    In log(lambda), with h the step's length and e = 1 + eta: x decays by exp(-e h) towards D, D's first
-    difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second difference D2, as phi_2 D1
-    - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each step, ode (eta = 0) none. Lu
-    et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in k-diffusion. At equal steps 3M is
-    the least biased.
+    One network call a step. In log(lambda), with h the step's length and e = 1 + eta: x decays by exp(-e
+    h) towards D, D's first difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second
+    difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each
+    step, ode (eta = 0) none. Lu et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in
+    k-diffusion. At equal steps 3M is the least biased.
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"
