@@ -73,7 +73,8 @@ def _power(matrix: Tensor, exponent: float) -> Tensor:
     values, vectors = torch.linalg.eigh(matrix)
     smallest = values.max() * torch.finfo(values.dtype).eps
     powers: Tensor = values.clamp_min(smallest) ** exponent
-    return vectors @ powers.diag() @ vectors.T
+    result: Tensor = vectors @ powers.diag() @ vectors.T
+    return result
 
 
 def _coverage(x: Tensor, exact: GaussianPrior | MixturePrior) -> float:

@@ -39,7 +39,7 @@ def _made(channels=3, **attributes):
 
 def white(): return _made()
 def grey(): return _made(1)
-def slow(): return _made(pause=0.002)
+def slow(): return _made(pause=0.01)
 def diverging(): return _made(limit=1.0)
 class _Moody(White):
     def denoise(self, x, sigma):
