@@ -23,6 +23,7 @@ from functools import cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,6 +41,7 @@ from invsolve.priors.catalogue import load_prior
 from invsolve.priors.denoiser import DenoiserPrior
 from invsolve.result import Result
 from invsolve.run.settings import DEFAULTS, NAMES, SIMULATED_SIGMA_Y
+from invsolve.samplers.pc import PC
 from invsolve.solve import solve
 from invsolve.training.data import image_files
 
@@ -128,16 +130,21 @@ def _figures(unit: Unit) -> Row:
 
 
 def restore(s: Settings, likelihood: Gaussian) -> Result:
-    """Draw the samples."""
+    """Draw the samples; on a CPU one by one, as `invsolve run` does with such images."""
+    sampler = PC(
+        predictor=_part("predictor", s.predictor),
+        corrector=_part("corrector", s.corrector),
+        steps=s.steps,
+        batch=1 if s.device == "cpu" else None,
+    )
+    prior, guidance = _prior(s.prior, s.device), _guidance(s)
     return solve(
-        _prior(s.prior, s.device),
+        prior,
         likelihood,
         sde=s.sde,
-        guidance=_guidance(s),
-        predictor=s.predictor,
-        corrector=s.corrector,
+        guidance=guidance,
+        sampler=sampler,
         gamma=s.gamma,
-        steps=s.steps,
         n=s.samples,
         seed=s.seed,
     )
@@ -150,13 +157,15 @@ def _prior(name: str, device: str) -> DenoiserPrior:
 
 def _guidance(s: Settings) -> Guidance:
     """Build the guidance with the options that were given; UnknownName where it has no such option."""
-    registry = load()
     given = {"cg_steps": s.guidance_steps, "tolerance": s.tolerance}
     table = {name: value for name, value in given.items() if value is not None}
-    options = check_table("guidance", registry.options("guidance", s.guidance), table)
-    guidance = registry.build("guidance", s.guidance, options=options)
-    assert isinstance(guidance, Guidance)
+    options = check_table("guidance", load().options("guidance", s.guidance), table)
+    guidance: Guidance = _part("guidance", s.guidance, options)
     return guidance
+
+
+def _part(kind: str, name: str, options: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401  any kind of part
+    return load().build(kind, name, options=options)
 
 
 # ---- all units
@@ -235,7 +244,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0)
     add("--sigma-y", type=float, default=SIMULATED_SIGMA_Y)
     add("--samples", type=int, default=DEFAULTS["samples"])
-    add("--steps", type=int, default=DEFAULTS["steps"])
+    add("--steps", type=int, default=PC.steps)
     add("--prior", default=NAMES["prior"], help="name or file")
     for kind in ("sde", "guidance", "predictor", "corrector"):
         add(f"--{kind}", default=NAMES[kind])

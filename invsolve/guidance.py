@@ -105,18 +105,18 @@ class MomentMatching(Guidance):
             )
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
-        """Return J^T A^T (A C A^T + V)^-1 (y - A D), where C = (sigma^2/alpha) J."""
+        """Return the score of the shift C A^T (A C A^T + V)^-1 (y - A D) of the mean."""
         linear = _linear(likelihood, "MomentMatching")
         predicted = linear.A(at.mean)
         variance = linear.noise_variance(predicted)
-        scale = at.sigma**2 / at.alpha
 
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
-            pulled = at.vjp(linear.At(p, at.mean))
-            return variance * p + linear.A(expand(scale, pulled) * pulled), pulled
+            shift = at.covariance(linear.At(p, at.mean))  # C A^T p
+            return variance * p + linear.A(shift), shift
 
         r = linear.y.to(predicted) - predicted
-        return robust_cg(apply, r, self.cg_steps, self.tolerance, self.patience)[1]
+        patience = torch.where(at.beyond, self.cg_steps, self.patience)  # a surrogate is a true covariance
+        return at.shift_to_score(robust_cg(apply, r, self.cg_steps, self.tolerance, patience.to(r))[1])
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def robust_cg(
     b: Tensor,
     steps: int,
     tolerance: float,
-    patience: int = 1000,
+    patience: int | Tensor = 1000,
 ) -> tuple[Tensor, Tensor]:
     """Solve K u = b by conjugate gradients, row by row, and return u with its image L u.
 

@@ -16,6 +16,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,9 +24,18 @@ from torch import Tensor, nn
 from invsolve.linalg import expand
 from invsolve.sde import SDE, Time
 
-__all__ = ["Denoised", "EnergyPrior", "Prior"]
+__all__ = ["Denoised", "EnergyPrior", "Prior", "Surrogate"]
 
 Shape = tuple[int | None, ...]
+
+
+class Surrogate(Protocol):
+    """A covariance that stands in for sigma^2/alpha times the Jacobian at noise levels beyond `above`."""
+
+    above: float
+
+    def covariance(self, v: Tensor, level: Tensor) -> Tensor:
+        """Apply Cov[x_0 | x_t] to v (B, *event) at noise levels lambda (B,)."""
 
 
 class Prior(nn.Module, ABC):
@@ -40,6 +50,7 @@ class Prior(nn.Module, ABC):
     centre: Tensor  # mean of the data: where a run starts from, and nothing else
     sigma_min = 0.0  # the noise levels it was trained on, in physical units
     sigma_max = float("inf")
+    surrogate: Surrogate | None = None  # where the derivative of the denoiser is not to be trusted
 
     def __init__(self) -> None:
         """Start with a data mean of zero, which only the start of a run looks at."""
@@ -144,8 +155,21 @@ class Denoised:
         return torch.autograd.grad(self._mean, self._x, v, retain_graph=True)[0]
 
     def covariance(self, v: Tensor) -> Tensor:
-        """Apply Cov[x_0 | x_t] to v: sigma^2/alpha times the Jacobian of the mean."""
-        return expand(self.sigma**2 / self.alpha, v) * self.vjp(v)
+        """Apply Cov[x_0 | x_t] to v: sigma^2/alpha times the Jacobian, or the prior's surrogate beyond its
+        level."""
+        surrogate, beyond = self.prior.surrogate, self.beyond
+        if surrogate is not None and beyond.all():
+            return surrogate.covariance(v, self.level)
+        own = expand(self.sigma**2 / self.alpha, v) * self.vjp(v)
+        if surrogate is None or not beyond.any():
+            return own
+        return torch.where(expand(beyond, v).bool(), surrogate.covariance(v, self.level), own)
+
+    @property
+    def beyond(self) -> Tensor:
+        """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
+        surrogate = self.prior.surrogate
+        return self.level > (float("inf") if surrogate is None else surrogate.above)
 
     def shift_to_score(self, delta: Tensor) -> Tensor:
         """Term of the score that moves E[x_0 | x_t] by delta: (alpha / sigma^2) delta."""

@@ -55,11 +55,40 @@ def hungry():
 '''
 
 
+OPERATORS = '''
+from typing import Annotated
+
+class _Rows:
+    def __init__(self, shape, every):
+        self.shape, self.every = shape, every
+    def A(self, x):
+        x = x.clone()
+        x[..., :: self.every, :] = 0
+        return x
+    A_adjoint = A_dagger = A
+
+def rows(shape, every: Annotated[int, "rows from one dead row to the next"] = 4):
+    """Lose rows."""
+    return _Rows(shape, every)
+
+class _Wrong(_Rows):
+    def A_adjoint(self, y):
+        return 2 * self.A(y)
+
+def wrong(shape):
+    return _Wrong(shape, 4)
+
+def broken(shape):
+    raise TypeError("no such thing")
+'''
+
+
 @pytest.fixture
 def world(tmp_path, monkeypatch):
     """Working directory with photo.png, other.png, prior.py."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prior.py").write_text(PRIOR)
+    (tmp_path / "operators.py").write_text(OPERATORS)
     for seed, name in enumerate(("photo", "other")):
         save(tmp_path / f"{name}.png", picture(seed))
     return tmp_path

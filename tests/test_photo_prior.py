@@ -33,7 +33,8 @@ def problem(task):
 
 @pytest.mark.parametrize("task", TASKS)
 def test_guidance_through_the_learned_jacobian_converges(task):
-    """At low noise the solve reaches its tolerance; at high noise it may stop early, but never moves the mean far."""
+    """At low noise the solve reaches its tolerance; at high noise it may stop early, but never moves the mean
+    far."""
     truth, likelihood = problem(task)
     prior, sde = load_prior("photo"), VE()
     noise = Noise(1, "", 2, SHAPE)()
@@ -41,7 +42,7 @@ def test_guidance_through_the_learned_jacobian_converges(task):
         at = Denoised(prior, sde, truth + level * noise, sde.time(level), graph=True)
         g = MomentMatching()(at, likelihood)
         mean = at.mean + level**2 * g
-        assert float((mean - truth).square().mean().sqrt()) < 1.0  # the range of pixels; plain CG reaches 1e14
+        assert float((mean - truth).square().mean().sqrt()) < 1.0  # pixels; plain CG: 1e14
         if level <= 0.02:
             before, after = (likelihood.residual(m).square().mean() for m in (at.mean, mean))
             assert float(after) < float(before) + 1e-6

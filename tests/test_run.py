@@ -324,3 +324,17 @@ def test_flags_win_over_the_config_and_another_part_takes_none_of_its_options():
     words = ("run", "photo.png", "--simulate", "--config", "c.toml", "--operator", "denoise", "--out", "b")
     assert invsolve(*words)[0] == 0
     assert settings("b")["operator"] == {"name": "denoise"}
+
+
+def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
+    code, _, err = run("photo.png", "--simulate", "--operator", "operators.py:rows", "--every", "3")
+    assert code == 0, err
+    mask = Result.load("photo-rows/posterior.h5").mask
+    assert mask.shape == (1, 16, 24)
+    assert not mask[:, ::3].any()
+    assert settings("photo-rows")["operator"]["every"] == 3
+
+
+def test_a_measurement_that_contradicts_its_noise_is_doubted():
+    _, out, _ = measured("seen.png", None, operator="denoise", sigma_y="0.9")
+    assert "is --sigma-y right?" in out

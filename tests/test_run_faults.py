@@ -289,11 +289,12 @@ def test_a_full_disk_ends_the_run_with_its_own_code_and_leaves_no_half_file(monk
 def test_one_bad_image_never_stops_the_others():
     Path("bad.png").write_text("no photo")
     code, out, err = run(
-        "bad.png", "photo.png", "other.png", "--simulate", "--operator", "inpaint", "--out", "a"
+        "photo.png", "bad.png", "other.png", "--simulate", "--operator", "inpaint", "--out", "a"
     )
     assert code == 3
     assert "bad.png" in err
     assert out.count("PSNR") == 2
+    assert "1 failed, see a/failures.csv" in out
     rows = Path("a/failures.csv").read_text().splitlines()
     assert len(rows) == 2
     assert "bad.png" in rows[1]
@@ -331,3 +332,9 @@ def test_two_runs_in_one_directory_do_not_meet():
 def test_a_picture_bomb_is_refused_before_it_is_decoded():
     Image.new("1", (12000, 12000)).save("bomb.png")
     assert_refused(run("bomb.png", "--simulate", "--operator", "inpaint"), 2, "144 million pixels")
+
+
+@pytest.mark.parametrize(("name", "told"), [("wrong", "wrong A_adjoint"), ("broken", "no such thing")])
+def test_a_broken_operator_of_others_is_named(name, told):
+    said = run("photo.png", "--simulate", "--operator", f"operators.py:{name}")
+    assert_refused(said, 7, f"operators.py:{name}", told)

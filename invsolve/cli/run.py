@@ -2,7 +2,7 @@
 
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -10,16 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from invsolve.cli.flags import help_for, parse_part_options
+from invsolve.cli.flags import Parts, help_for, parse_part_options
 from invsolve.errors import InputError
-from invsolve.options import Option
 from invsolve.plugins import Registry, load
 from invsolve.run import drive, settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
 from invsolve.run.words import as_json, as_text
 
-__all__ = ["run_command"]
+__all__ = ["option", "run_command", "show_help", "with_options"]
 
 _NUMBERS = ("gamma", "steps", "samples", "seed", "device")
 _SWITCHES = ("simulate", "truth", "sigma-y", "out", "config", "overwrite", "json", "quiet", "help")
@@ -34,55 +33,65 @@ _GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"
 _SIMULATE = "INPUT is a clean photo: degrade it first, and measure against it"
 
 
-def _option(text: str, *names: str) -> Any:  # noqa: ANN401  typer's own class is an implementation detail
+def option(text: str, *names: str) -> Any:  # noqa: ANN401  typer's own class is an implementation detail
+    """Describe a flag by its help text, and its names where they are not the parameter's."""
     return typer.Option(*names, help=text)
 
 
 def run_command(
     ctx: typer.Context,
-    operator: Annotated[str | None, _option(_OPERATOR)] = None,
-    prior: Annotated[str | None, _option(_PRIOR)] = None,
-    likelihood: Annotated[str | None, _option("noise of the measurement [default: gaussian]")] = None,
-    sde: Annotated[str | None, _option("forward noising: ve, vp or subvp [default: ve]")] = None,
-    guidance: Annotated[str | None, _option(_GUIDANCE)] = None,
-    sampler: Annotated[str | None, _option("sampler [default: auto, which is pc]")] = None,
-    predictor: Annotated[str | None, _option("step of pc back in time [default: dpmpp]")] = None,
-    corrector: Annotated[str | None, _option("move of pc at fixed time [default: none]")] = None,
-    gamma: Annotated[float | None, _option(_GAMMA)] = None,
-    steps: Annotated[int | None, _option("steps from noise to sample [default: 40]")] = None,
-    samples: Annotated[int | None, _option("posterior samples to draw [default: 8]")] = None,
-    sigma_y: Annotated[str | None, _option(_SIGMA_Y)] = None,
-    seed: Annotated[int | None, _option("seed of samples and simulated noise [default: 0]")] = None,
-    device: Annotated[str | None, _option("auto, cpu, cuda or cuda:i [default: auto]")] = None,
-    out: Annotated[Path | None, _option("directory of the results [default: ./<stem>-<operator>]")] = None,
-    simulate: Annotated[bool, _option(_SIMULATE, "--simulate")] = False,
-    truth: Annotated[Path | None, _option("clean photo to compare with, for a measured INPUT")] = None,
+    operator: Annotated[str | None, option(_OPERATOR)] = None,
+    prior: Annotated[str | None, option(_PRIOR)] = None,
+    likelihood: Annotated[str | None, option("noise of the measurement [default: gaussian]")] = None,
+    sde: Annotated[str | None, option("forward noising: ve, vp or subvp [default: ve]")] = None,
+    guidance: Annotated[str | None, option(_GUIDANCE)] = None,
+    sampler: Annotated[str | None, option("sampler [default: auto, which is pc]")] = None,
+    predictor: Annotated[str | None, option("step of pc back in time [default: dpmpp]")] = None,
+    corrector: Annotated[str | None, option("move of pc at fixed time [default: none]")] = None,
+    gamma: Annotated[float | None, option(_GAMMA)] = None,
+    steps: Annotated[int | None, option("steps from noise to sample [default: 40]")] = None,
+    samples: Annotated[int | None, option("posterior samples to draw [default: 8]")] = None,
+    sigma_y: Annotated[str | None, option(_SIGMA_Y)] = None,
+    seed: Annotated[int | None, option("seed of samples and simulated noise [default: 0]")] = None,
+    device: Annotated[str | None, option("auto, cpu, cuda or cuda:i [default: auto]")] = None,
+    out: Annotated[Path | None, option("directory of the results [default: ./<stem>-<operator>]")] = None,
+    simulate: Annotated[bool, option(_SIMULATE, "--simulate")] = False,
+    truth: Annotated[Path | None, option("clean photo to compare with, for a measured INPUT")] = None,
     config: Annotated[
-        Path | None, _option("TOML file of settings, such as run.toml; flags win over it")
+        Path | None, option("TOML file of settings, such as run.toml; flags win over it")
     ] = None,
-    overwrite: Annotated[bool, _option("start anew where another run is", "--overwrite")] = False,
-    json: Annotated[bool, _option("print one JSON object instead of text", "--json")] = False,
-    quiet: Annotated[bool, _option("show no progress and no notes", "--quiet")] = False,
-    help: Annotated[bool, _option("show this, and the options of the parts chosen", "--help")] = False,
+    overwrite: Annotated[bool, option("start anew where another run is", "--overwrite")] = False,
+    json: Annotated[bool, option("print one JSON object instead of text", "--json")] = False,
+    quiet: Annotated[bool, option("show no progress and no notes", "--quiet")] = False,
+    help: Annotated[bool, option("show this, and the options of the parts chosen", "--help")] = False,
 ) -> None:
     """Reconstruct INPUT... (photos, folders, patterns); with none, a bundled photo is degraded and restored.
 
     The same command again goes on where it was interrupted, and returns at once when it had finished.
     """
     registry = load()
-    given = _flags(ctx.params)
-    tables = settings.merge(settings.read_config(config) if config else {}, given)
-    parts = _options(tables, registry)
+    tables = settings.merge(settings.read_config(config) if config else {}, _flags(ctx.params))
     if help:
-        typer.echo(f"{ctx.get_help()}\n{help_for(parts, own=_OWN)}")
-        return
-    parsed = parse_part_options(ctx.args, parts, own=_OWN, owners=registry.owners)
-    tables = settings.merge(tables, settings.as_tables(parsed.options, parsed.inputs))
-    resolved = settings.resolve(tables, registry, config)
+        return show_help(ctx, settings.options_of_parts(tables, registry, settings.PARTS), _OWN)
+    tables = settings.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
     with _resumable():
-        outcome = drive.run(resolved, out, screen(quiet=quiet), overwrite=overwrite)
+        outcome = drive.run(tables, out, screen(quiet=quiet), overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
+
+
+def show_help(ctx: typer.Context, parts: Parts, own: Collection[str], inputs: str = "[INPUT]... ") -> None:
+    """Print the command's help and the options of the parts chosen."""
+    head = ctx.get_help().replace("[OPTIONS]", f"{inputs}[OPTIONS]", 1)
+    typer.echo(f"{head}\n\n{help_for(parts, own=own)}".rstrip())
+
+
+def with_options(ctx: typer.Context, tables: Tables, registry: Registry, own: Collection[str]) -> Tables:
+    """Lay the flags of the parts, and the inputs, over the tables; the command's own flags name the kinds."""
+    kinds = [kind for kind in settings.PARTS if kind in own]
+    parts = settings.options_of_parts(tables, registry, kinds)
+    parsed = parse_part_options(ctx.args, parts, own=own, owners=registry.owners)
+    return settings.merge(tables, settings.as_tables(parsed.options, parsed.inputs))
 
 
 def _flags(values: dict[str, Any]) -> Tables:  # Any: what typer read
@@ -103,13 +112,6 @@ def _sigma_y(text: str) -> float | str:
         return text if text == "auto" else float(text)
     except ValueError:
         raise InputError(f"--sigma-y must be a number > 0 or auto, but it is {text!r}.") from None
-
-
-def _options(tables: Tables, registry: Registry) -> dict[str, list[Option]]:
-    """Options of the parts chosen, by kind; the number of steps is the run's own."""
-    names = settings.NAMES | {kind: str(table["name"]) for kind, table in tables.items() if "name" in table}
-    found = {kind: settings.options_of(kind, name, registry) for kind, name in names.items()}
-    return {kind: [o for o in each if (kind, o.name) != ("sampler", "steps")] for kind, each in found.items()}
 
 
 class _Terminated(KeyboardInterrupt):

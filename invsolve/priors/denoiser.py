@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from invsolve.linalg import expand
 from invsolve.prior import Prior
+from invsolve.priors.stationary import StationaryCovariance
 
 __all__ = ["DenoiserPrior", "GreyPrior"]
 
@@ -32,7 +33,10 @@ def bfloat16_pays() -> bool:
 
 
 class DenoiserPrior(Prior):
-    """Images of any size through a trained denoiser; sigma_min and sigma_max in physical units."""
+    """Images of any size through a trained denoiser; noise levels in physical units.
+
+    surrogate_above: level beyond which the covariance of photographs stands in for the network's derivative.
+    """
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class DenoiserPrior(Prior):
         sigma_min: float = 0.001,
         sigma_max: float = 40.0,
         data_range: tuple[float, float] = (-1.0, 1.0),
+        surrogate_above: float | None = None,
         name: str = "denoiser",
     ) -> None:
         """Freeze the network's weights, so that derivatives go to the image alone."""
@@ -54,6 +59,9 @@ class DenoiserPrior(Prior):
         self.fast = (
             bfloat16_pays()
         )  # inside the network; the answer has the dtype of x; fp32 takes 1.5 times as long
+        self.surrogate_above = surrogate_above
+        if surrogate_above is not None:
+            self.surrogate = StationaryCovariance(surrogate_above, channels)
         self.metadata: dict[str, str] = {}
         self.sha256 = ""
 
@@ -89,6 +97,8 @@ class GreyPrior(Prior):
         self.sigma_max = colour.sigma_max / self.channels**0.5
         self.centre.copy_(colour.centre)
         self.metadata, self.sha256 = colour.metadata, colour.sha256
+        if colour.surrogate_above is not None:
+            self.surrogate = StationaryCovariance(colour.surrogate_above / self.channels**0.5, 1)
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return E[x_0 | x_0 + sigma n = x] for x (B, 1, H, W)."""

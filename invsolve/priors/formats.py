@@ -18,6 +18,7 @@ bytes.
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -138,6 +139,19 @@ def check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, 
         )
 
 
+def surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
+    """Noise level beyond which photographs' covariance stands in for the derivative; None where none is
+    stated."""
+    text = metadata.get("surrogate_above")
+    try:
+        level = None if text is None else float(text)
+    except ValueError:
+        level = math.nan
+    if level is not None and not level > 0:
+        raise InputError(f"{path} states surrogate_above = {text}; it must be a noise level > 0.")
+    return level
+
+
 def load_safetensors_prior(path: Path) -> DenoiserPrior:
     """Load a prior, or refuse the file in one line."""
     content = contents(path)
@@ -158,6 +172,7 @@ def load_safetensors_prior(path: Path) -> DenoiserPrior:
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         data_range=data_range,
+        surrogate_above=surrogate_level(path, metadata),
         name=metadata.get("name", path.stem),
     )
     prior.metadata, prior.sha256 = metadata, sha256

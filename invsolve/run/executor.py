@@ -6,6 +6,7 @@ that unit alone: the unit is tried again in a fresh process, three times in all,
 while the others go on. A worker whose parent is gone finds its pipe closed at the next step and ends.
 """
 
+import importlib
 import os
 import signal
 import threading
@@ -150,6 +151,7 @@ def _serve(connection: Connection) -> None:
     from invsolve.run.compute import attempt
 
     torch.set_num_threads(1)
+    importlib.import_module("deepinv.physics")  # operators will need it: now, while the parent prepares
     obey(connection, attempt)
 
 

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import Floats
-from invsolve.errors import InputError
+from invsolve.errors import InputError, PluginError
 from invsolve.images import MIN_SIDE, LoadedImage, grey, load_image
+from invsolve.isolation import guarded
 from invsolve.likelihood import measured_entries
 from invsolve.operators import picture, unknown_shape
 from invsolve.rng import Noise
@@ -49,8 +50,12 @@ class Source:
 
 
 def make(source: Source) -> Problem:
-    """Build the problem of one image."""
-    return _simulated(source) if source.tables["run"]["simulate"] else _measured(source)
+    """Build the problem of one image; whatever a foreign operator raises is laid at its door."""
+    build = _simulated if source.tables["run"]["simulate"] else _measured
+    if parts.is_own("operator", source.operator):
+        return build(source)
+    with guarded(f"operator {source.operator!r}"):
+        return build(source)
 
 
 def _simulated(source: Source) -> Problem:
@@ -63,7 +68,7 @@ def _simulated(source: Source) -> Problem:
     content = hashlib.sha256(truth.tobytes()).hexdigest()
     noise = Noise(int(tables["run"]["seed"]), content, 1, tuple(clean.shape))("measurement")[0]
     y = torch.where(known, clean + sigma_y * noise, torch.zeros(()))
-    return _problem(source, operator, y, sigma_y, truth=truth, notes=notes)
+    return _problem(source, operator, y, known, sigma_y, truth=truth, notes=notes)
 
 
 def _measured(source: Source) -> Problem:
@@ -86,7 +91,8 @@ def _measured(source: Source) -> Problem:
         sigma_y = estimate_sigma_y(pixels, known.numpy())
         notes.append(f"sigma_y {sigma_y:.4g}, estimated from the photo")
     truth = _truth(source.tables, shape)
-    return _problem(source, operator, y, _checked(sigma_y, operator), truth=truth, alpha=alpha, notes=notes)
+    sigma_y = _checked(sigma_y, operator)
+    return _problem(source, operator, y, known, sigma_y, truth=truth, alpha=alpha, notes=notes)
 
 
 def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = None) -> Any:  # noqa: ANN401  a physics
@@ -98,20 +104,33 @@ def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = Non
             f"the image behind {source.path} has {sides} pixels; at least {MIN_SIDE} a side are needed."
         )
     parts.build_prior(source.tables, shape, source.device)
+    if not parts.is_own("operator", source.operator):
+        _check_adjoint(operator, shape, source.operator)
     return operator
+
+
+def _check_adjoint(operator: Any, shape: tuple[int, ...], name: str) -> None:  # noqa: ANN401  a physics
+    """Hold <A x, v> against <x, A' v> once: with another A' every sample would be wrong."""
+    x, y = Noise(1, "adjoint", 1, shape)(), operator.A(Noise(2, "adjoint", 1, shape)())
+    left, right = float((operator.A(x) * y).sum()), float((x * operator.A_adjoint(y)).sum())
+    if abs(left - right) > 1e-3 * float(operator.A(x).norm() * y.norm()):
+        raise PluginError(
+            f"operator {name!r} has a wrong A_adjoint: <A x, v> is {left:.4g}, <x, A_adjoint v> {right:.4g}; "
+            "see `invsolve check`."
+        )
 
 
 def _problem(
     source: Source,
     operator: Any,  # noqa: ANN401  a physics
     y: Tensor,
+    known: Tensor,
     sigma_y: float,
     *,
     truth: Floats | None,
     notes: list[str],
     alpha: Floats | None = None,
 ) -> Problem:
-    mask = operator.mask[0].numpy() if source.operator == "inpaint" else None
     return Problem(
         tables=source.tables,
         identity=source.identity,
@@ -121,10 +140,19 @@ def _problem(
         y=y.numpy(),
         picture=picture(operator, y[None])[0].numpy(),
         truth=truth,
-        mask=mask,
+        mask=_mask(known, operator),
         alpha=alpha,
         notes=notes,
     )
+
+
+def _mask(known: Tensor, operator: Any) -> Floats | None:  # noqa: ANN401  a physics
+    """Mask (1 or C, H, W) of the pixels that were seen, where y is an image with holes."""
+    if tuple(known.shape) != tuple(operator.shape) or bool(known.all()):
+        return None
+    one = known[:1] if bool((known == known[:1]).all()) else known
+    mask: Floats = one.float().numpy()
+    return mask
 
 
 def _cropped(tables: Tables, pixels: Floats, notes: list[str]) -> Floats:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,15 @@ def write(case: Case) -> dict[str, Any]:  # Any: JSON
     _pictures(directory, problem, result)
     metrics = _metrics(problem, result)
     write_whole(directory / "metrics.json", json.dumps(metrics, indent=1).encode())
-    return {"input": str(case.input.path), "out": str(directory), "metrics": metrics, "notes": case.notes}
+    notes = [*case.notes, *_doubts(metrics)]
+    return {"input": str(case.input.path), "out": str(directory), "metrics": metrics, "notes": notes}
+
+
+def _doubts(metrics: Mapping[str, Any]) -> list[str]:  # Any: JSON
+    """Say where the samples contradict the measurement's noise."""
+    if 0.5 <= metrics["chi2"] <= 1.5:
+        return []
+    return [f"chi2 is {metrics['chi2']:.3g}, but a right posterior has about 1: is --sigma-y right?"]
 
 
 def _pictures(directory: Path, problem: Problem, result: Result) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
+from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, measured_entries
 from invsolve.options import check_table
 from invsolve.plugins import Registry, load
@@ -23,7 +24,17 @@ from invsolve.run.settings import Tables, is_weight_file
 if TYPE_CHECKING:
     from invsolve.run.problem import Problem
 
-__all__ = ["Parts", "build_operator", "build_prior", "build_sampler", "prior_sha256", "registry"]
+__all__ = [
+    "Parts",
+    "build",
+    "build_operator",
+    "build_prior",
+    "build_sampler",
+    "is_own",
+    "load_prior",
+    "prior_sha256",
+    "registry",
+]
 
 
 @dataclass(frozen=True)
@@ -75,6 +86,11 @@ def registry() -> Registry:
         return load()
 
 
+def is_own(kind: str, name: str) -> bool:
+    """Whether a part comes with invsolve itself."""
+    return registry().part(kind, name).distribution == GROUP
+
+
 def build(kind: str, tables: Tables, *args: object, more: dict[str, object] | None = None) -> Any:  # noqa: ANN401  any kind of part
     """Build the chosen part of a kind with the options of its table."""
     table = dict(tables[kind])
@@ -92,7 +108,7 @@ def build_operator(tables: Tables, shape: tuple[int, ...], device: str, alpha: o
 
 def build_prior(tables: Tables, shape: tuple[int, ...], device: str) -> Prior:
     """Load the prior and fit it to images of that shape; a colour prior serves grey images too."""
-    prior = _loaded(json.dumps(tables["prior"]), device)
+    prior = load_prior(tables, device)
     grey = getattr(prior, "grey", None)
     if grey and prior.shape and prior.shape[0] == 3 and shape[0] == 1:
         prior = grey()
@@ -108,11 +124,16 @@ def build_prior(tables: Tables, shape: tuple[int, ...], device: str) -> Prior:
 
 def prior_sha256(tables: Tables, device: str) -> str:
     """SHA-256 of the prior's file, or of its weights where it has none."""
-    prior = _loaded(json.dumps(tables["prior"]), device)
+    prior = load_prior(tables, device)
     digest = hashlib.sha256()
     for name, value in sorted(prior.state_dict().items()):
         digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
     return str(getattr(prior, "sha256", "") or digest.hexdigest())
+
+
+def load_prior(tables: Tables, device: str) -> Prior:
+    """Load the prior, once in each process."""
+    return _loaded(json.dumps(tables["prior"]), device)
 
 
 @lru_cache(maxsize=1)
@@ -120,9 +141,9 @@ def _loaded(table: str, device: str) -> Prior:
     tables = {"prior": json.loads(table)}
     name = str(tables["prior"]["name"])
     if is_weight_file(name, registry()):
-        from invsolve.priors.catalogue import load_prior
+        from invsolve.priors import catalogue
 
-        return load_prior(name).to(device)
+        return catalogue.load_prior(name).to(device)
     prior: Prior = build("prior", tables).to(device)
     return prior
 

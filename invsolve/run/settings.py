@@ -10,7 +10,7 @@ Options are read from sources, so nothing heavy is imported here, and equal sett
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,14 @@ __all__ = [
     "PARTS",
     "Tables",
     "as_tables",
+    "check_counts",
     "flat",
     "merge",
-    "options_of",
+    "options_of_parts",
     "read_config",
     "resolve",
+    "resolve_parts",
+    "take_steps",
     "to_toml",
 ]
 
@@ -45,7 +48,7 @@ NAMES = {
     "predictor": "dpmpp",
     "corrector": "none",
 }
-DEFAULTS = {"simulate": False, "gamma": 1.0, "steps": 40, "samples": 8, "seed": 0, "device": "auto"}
+DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
 _TYPES: dict[str, tuple[type, ...]] = {
     "input": (list,),
@@ -102,8 +105,31 @@ def merge(low: Tables, high: Tables) -> Tables:
 def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Tables:
     """Fill in every default and check every value that needs no file; errors name the config file, if any."""
     run = DEFAULTS | given.get("run", {})
-    tables: Tables = {"run": run}
-    for kind in PARTS:
+    tables: Tables = {"run": run} | resolve_parts(given, registry, PARTS, config)
+    if tables["likelihood"]["name"] != "gaussian":
+        name = tables["likelihood"]["name"]
+        raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
+    take_steps(run, tables["sampler"])
+    if run["simulate"] or not run.get("input"):
+        run["simulate"] = True
+        run.setdefault("sigma_y", SIMULATED_SIGMA_Y)
+        _choose_mask(tables["operator"])
+    _check_numbers(run)
+    return tables
+
+
+def take_steps(run: dict[str, Any], sampler: dict[str, Any]) -> None:  # Any: see Tables
+    """Move the number of steps, where none is given the sampler's own, into [run]."""
+    steps = sampler.pop("steps", 1)
+    run.setdefault("steps", steps)
+
+
+def resolve_parts(
+    given: Tables, registry: Registry, kinds: Iterable[str], config: Path | None = None
+) -> Tables:
+    """Name and all options of each chosen part."""
+    tables: Tables = {}
+    for kind in kinds:
         table = dict(given.get(kind, {}))
         name = table.pop("name", None) or NAMES.get(kind)
         if name is None:
@@ -114,15 +140,6 @@ def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Ta
             tables[kind] = {"name": _absolute(str(name))} | _options(kind, str(name), table, registry)
         except InputError as error:
             raise InputError(f"{config}: {error}" if config else str(error)) from None
-    if tables["likelihood"]["name"] != "gaussian":
-        name = tables["likelihood"]["name"]
-        raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
-    run["steps"] = tables["sampler"].pop("steps", run["steps"])
-    if run["simulate"] or not run.get("input"):
-        run["simulate"] = True
-        run.setdefault("sigma_y", SIMULATED_SIGMA_Y)
-        _choose_mask(tables["operator"])
-    _check_numbers(run)
     return tables
 
 
@@ -144,8 +161,6 @@ def _absolute(name: str) -> str:
 def _options(kind: str, name: str, table: Mapping[str, object], registry: Registry) -> dict[str, object]:
     options = options_of(kind, name, registry)
     values = {option.key: option.default for option in options} | check_table(kind, options, table)
-    if kind == "sampler" and "steps" not in {key.replace("-", "_") for key in table}:
-        values.pop("steps", None)  # [run] has it
     known = {key: value for key, value in values.items() if not isinstance(value, Expression | None)}
     return {key: plain(value) for key, value in known.items()}
 
@@ -157,6 +172,13 @@ def options_of(kind: str, name: str, registry: Registry) -> tuple[Option, ...]:
     if kind == "prior" and is_weight_file(name, registry):
         return ()
     return registry.options(kind, name)
+
+
+def options_of_parts(tables: Tables, registry: Registry, kinds: Iterable[str]) -> dict[str, list[Option]]:
+    """Options of the chosen parts by kind; the number of steps is the run's own."""
+    names = {kind: tables.get(kind, {}).get("name") or NAMES.get(kind) for kind in kinds}
+    found = {kind: options_of(kind, str(name), registry) for kind, name in names.items() if name}
+    return {kind: [o for o in each if (kind, o.name) != ("sampler", "steps")] for kind, each in found.items()}
 
 
 def is_weight_file(name: str, registry: Registry) -> bool:
@@ -177,10 +199,15 @@ def plain(value: object) -> object:
     return value
 
 
-def _check_numbers(run: Mapping[str, Any]) -> None:  # Any: see Tables
+def check_counts(run: Mapping[str, Any]) -> None:  # Any: see Tables
+    """Refuse a run without steps or samples."""
     for key in ("steps", "samples"):
         if run[key] < 1:
             raise InputError(f"--{key} must be at least 1, but it is {run[key]}.")
+
+
+def _check_numbers(run: Mapping[str, Any]) -> None:  # Any: see Tables
+    check_counts(run)
     if not 0 <= run["gamma"] < math.inf:
         raise InputError(f"--gamma must be a number >= 0, but it is {run['gamma']}; 1 is Bayes' rule.")
     sigma_y = run.get("sigma_y")

@@ -16,9 +16,9 @@ from invsolve.run.settings import Tables
 
 __all__ = ["Unit", "chunk_size", "plan"]
 
-_PIXEL_STEPS = 2 * 256 * 256 * 50  # about 25 s on one core with the photo prior
+_PIXEL_STEPS = 256 * 256 * 50  # 10 to 25 s on one core with the photo prior
 _MOST = {"cpu": 4, "cuda": 32}  # samples of a unit at most: small images must fill several processes too
-_SPEED = {"cpu": 1, "cuda": 8}
+_SPEED = {"cpu": 1, "cuda": 16}
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,11 @@ _FILES = ("posterior.h5", "metrics.json", "run.toml", "measurement.png", "mean.p
 
 def as_text(outcome: Outcome) -> str:
     """Say how it went, image by image."""
-    return "\n".join(map(_image, outcome.images))
+    lines = [_image(report) for report in outcome.images]
+    if outcome.failures:
+        place = outcome.out / "failures.csv"
+        lines.append(f"{len(outcome.failures)} failed, see {place}; the same command tries again")
+    return "\n".join(lines)
 
 
 def _image(report: Report) -> str:

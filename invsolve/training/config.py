@@ -38,6 +38,7 @@ class TrainingConfig:
     uniform_share: float = 0.25  # log-uniform over the whole range; the rest is log-normal
     log_mean: float = -1.4
     log_std: float = 1.3
+    surrogate_above: float = 0.0  # physical level beyond which photographs' covariance guides; 0 for never
     # the optimisation: it ends when the first of the two budgets is spent
     images: int = 1_000_000
     seconds: float = 0.0  # 0 for no limit

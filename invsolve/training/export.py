@@ -26,6 +26,9 @@ def export(folder: Path, file: Path) -> None:
     config = TrainingConfig(architecture=architecture, **checked(TrainingConfig, table))
     run = Run(config)
     run.restore(parts)
+    about = {"images": str(state["images"]), "config_hash": str(state["config_hash"])}
+    if config.surrogate_above:
+        about["surrogate_above"] = repr(config.surrogate_above)
     save_safetensors_prior(
         file,
         run.averaged(),
@@ -33,5 +36,5 @@ def export(folder: Path, file: Path) -> None:
         licence=config.licence,
         sigma_min=config.sigma_min / SPAN,
         sigma_max=config.sigma_max / SPAN,
-        about={"images": str(state["images"]), "config_hash": str(state["config_hash"])},
+        about=about,
     )

@@ -1,0 +1,54 @@
+"""A stationary Gaussian as the covariance of photographs where a network's own derivative is of no use.
+
+At high noise a learned denoiser is right on average while its Jacobian is not: the residual of the solve for
+(A C A^T + V)^-1 does not fall at all. There C = Cov[x_0 | x_t] is taken from a Gaussian with the second
+moments of photographs: a covariance M between colours and the power spectrum of natural images,
+
+    P(f) = c / (f^2 + f_0^2)^1.25,   f in cycles per pixel,       C(f) = lambda^2 P M (P M + lambda^2)^-1,
+
+applied by the Fourier transform on a torus. M and c were fitted to 240 crops of 256 pixels from the training
+pictures of the prior `photo`: their spectrum falls as f^-2.5 from 1/100 to 1/6 of a cycle per pixel. f_0 is
+set to 1/40, above the measured 1/500: coarser scales are known from y anyway, and the solve is far better
+conditioned.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+__all__ = ["StationaryCovariance"]
+
+COLOURS = ((0.0946, 0.0752, 0.0630), (0.0752, 0.0824, 0.0790), (0.0630, 0.0790, 0.0906))
+SCALE, CORNER, FALL = 0.00258, 0.025, 1.25
+
+
+@lru_cache(maxsize=4)
+def _spectrum(height: int, width: int) -> Tensor:
+    """P(f) on the half plane of a real transform, (H, W // 2 + 1)."""
+    rows = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
+    columns = torch.fft.rfftfreq(width, dtype=torch.float64)[None]
+    power: Tensor = SCALE * (rows**2 + columns**2 + CORNER**2) ** -FALL
+    return power
+
+
+class StationaryCovariance:
+    """Cov[x_0 | x_t] of the Gaussian above, used at noise levels beyond `above` (physical units)."""
+
+    def __init__(self, above: float, channels: int = 3) -> None:
+        """Diagonalise the colours; a grey image is their mean."""
+        self.above = above
+        colours = torch.tensor(COLOURS, dtype=torch.float64)
+        if channels == 1:
+            colours = colours.mean().reshape(1, 1)
+        self.variances, self.axes = torch.linalg.eigh(colours)
+
+    def covariance(self, v: Tensor, level: Tensor) -> Tensor:
+        """Apply C to v (B, C, H, W) at noise levels (B,), in the dtype of v."""
+        power = _spectrum(v.shape[-2], v.shape[-1]) * self.variances[:, None, None]
+        noise = (level.double().cpu() ** 2).reshape(-1, 1, 1, 1)
+        gain = (power * noise / (power + noise)).to(v)
+        axes = self.axes.to(v)
+        turned = torch.einsum("ck,bchw->bkhw", axes, v)
+        filtered = torch.fft.irfft2(torch.fft.rfft2(turned) * gain, s=v.shape[-2:])
+        return torch.einsum("ck,bkhw->bchw", axes, filtered)
