@@ -21,7 +21,7 @@ LAYERS = [  # from the bottom; a package stands for all its modules
     {"plugins", "registry", "source", "isolation", "file_part", "options", "builtins"},
     {"solve", "testing"},
     {"run"},
-    {"cli"},
+    {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 MODULES = sorted(p for p in ROOT.rglob("*.py") if p.parent != ROOT or p.stem != "__init__")
