@@ -1,6 +1,6 @@
 """What the toolkit costs beside the network: PC's time over that of the very network calls it made.
 
-    python benchmarks/overhead.py [--repeats 5] [--steps 10] [--only time|calls]
+    python benchmarks/overhead.py [--repeats 3] [--steps N] [--only time|calls]
 
 Time. Each step of a walk is timed, and at once the same numbers of denoisings and vector-Jacobian products
 are made bare, at the same shapes and noise levels. So both clocks run side by side in one process and meet
@@ -32,6 +32,7 @@ from invsolve import operators
 from invsolve.diagnostics import distance
 from invsolve.errors import Divergence, Refused
 from invsolve.guidance import DPS, Guidance, MomentMatching, PiGDM, Replace
+from invsolve.images import SAMPLE, load_image
 from invsolve.likelihood import Gaussian
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
@@ -71,14 +72,13 @@ class Bare:
 
     prior: Prior
     x: Tensor
-    graph: bool
 
     def __call__(self, level: float, forward: int, vjp: int) -> None:
         """Denoise `forward` times and take `vjp` vector-Jacobian products, spread over them."""
         sigma = torch.full((len(self.x),), level, dtype=torch.float64)
-        x = (self.prior.centre + level * self.x).requires_grad_(self.graph)
+        x = (self.prior.centre + level * self.x).requires_grad_(vjp > 0)
         for i in range(forward):
-            with torch.set_grad_enabled(self.graph):
+            with torch.set_grad_enabled(vjp > 0):  # a graph that nobody pulls back through is no need
                 mean = self.prior.denoise(x, sigma)
             for _ in range(vjp // forward + (i < vjp % forward)):
                 torch.autograd.grad(mean, x, self.x, retain_graph=True)
@@ -86,9 +86,8 @@ class Bare:
 
 def clocks(posterior: Posterior, sampler: PC, n: int) -> tuple[float, float]:
     """CPU seconds of a walk, and of its network calls alone, made bare after each step."""
-    graph = posterior.likelihood is not None and posterior.guidance.needs_graph
     noise = Noise(0, "bare", n, posterior.shape, dtype=posterior.prior.dtype)
-    bare, walk, ours, theirs = Bare(posterior.prior, noise(), graph), sampler.walk(posterior, n, 0), 0.0, 0.0
+    bare, walk, ours, theirs = Bare(posterior.prior, noise()), sampler.walk(posterior, n, 0), 0.0, 0.0
     levels = posterior.sde.ratio(sampler.times(posterior))
     for i in range(sampler.steps + 2):
         before = Counter(posterior.calls)
@@ -103,7 +102,7 @@ def clocks(posterior: Posterior, sampler: PC, n: int) -> tuple[float, float]:
 
 
 def photo_posterior(guidance: Guidance | None) -> Posterior:
-    """Inpainting at 256 x 256 with the photo prior."""
+    """Inpainting of the bundled photo at 256 x 256 with the photo prior."""
     return _inpainting(load_prior("photo"), 256, guidance)
 
 
@@ -118,7 +117,8 @@ def small_posterior(guidance: Guidance | None) -> Posterior:
 def _inpainting(prior: Prior, side: int, guidance: Guidance | None) -> Posterior:
     shape = (3, side, side)
     operator = operators.inpaint(shape, keep=0.3)
-    y = operator.A(0.5 + 0.2 * Noise(0, "measurement", 1, shape)())
+    truth = torch.from_numpy(load_image(SAMPLE).pixels)[:, -side:, -side:]
+    y = operator.A(truth[None] + 0.02 * Noise(0, "measurement", 1, shape)())
     likelihood = None if guidance is None else Gaussian(y, operator, 0.02)
     return Posterior(prior, likelihood, guidance=guidance, shape=shape)
 
@@ -214,8 +214,8 @@ def calls_table(n: int, side: int) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=5, help="walks of each kind that are timed")
-    parser.add_argument("--steps", type=int, default=10, help="steps of the walks that are timed")
+    parser.add_argument("--repeats", type=int, default=3, help="walks of each kind that are timed")
+    parser.add_argument("--steps", type=int, default=PC.steps, help="steps of the walks that are timed")
     parser.add_argument(
         "--samples", type=int, default=400, help="samples behind each mean of the second table"
     )
