@@ -41,7 +41,7 @@ def check(found, floors, bias=0.0):
 
 @pytest.mark.parametrize("sde", SDES, ids=str)
 @pytest.mark.parametrize(("kind", "side"), PROBLEMS[:3])
-@pytest.mark.parametrize("predictor", [DPMpp(), DPMpp(order=2), DPMpp("ode"), Heun()], ids=str)
+@pytest.mark.parametrize("predictor", [DPMpp(), DPMpp(order=3), DPMpp("ode"), Heun()], ids=str)
 def test_second_order_predictors_reach_the_floor(predictor, kind, side, sde):
     prior, likelihood, exact, floors = problem(kind, side)
     samples = PC(predictor, steps=100)(Posterior(prior, likelihood, sde=sde), N[side], 0)
@@ -53,7 +53,7 @@ def test_second_order_predictors_reach_the_floor(predictor, kind, side, sde):
 @pytest.mark.parametrize(("kind", "side"), PROBLEMS[3:])
 def test_second_order_predictors_reach_the_floor_in_256_dimensions(kind, side, sde):
     prior, likelihood, exact, floors = problem(kind, side)
-    samples = PC(DPMpp(), steps=100)(Posterior(prior, likelihood, sde=sde), N[side], 0)
+    samples = PC(DPMpp(order=3), steps=100)(Posterior(prior, likelihood, sde=sde), N[side], 0)
     check(distance(samples, exact), floors)
 
 

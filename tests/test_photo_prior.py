@@ -49,7 +49,7 @@ def test_guidance_through_the_learned_jacobian_converges(task):
             assert float(after) < 2 * 0.02**2
 
 
-@pytest.mark.parametrize(("task", "least"), [("inpaint", 20.0), ("superres", 18.0), ("deblur", 19.0)])
+@pytest.mark.parametrize(("task", "least"), [("inpaint", 24.0), ("superres", 22.0), ("deblur", 23.5)])
 def test_a_short_run_fits_the_measurement_and_nears_the_truth(task, least):
     truth, likelihood = problem(task)
     samples = PC(steps=25)(Posterior(load_prior("photo"), likelihood), 3, 0)

@@ -29,7 +29,7 @@ MEAN = torch.tensor([1.5, -0.7], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.3], [0.3, 0.4]], dtype=torch.float64)
 N = 4000
 ORDER_1 = [EulerMaruyama(), ReverseDiffusion(), Ancestral()]
-ORDER_2 = [Heun(), Heun(churn=0.1), DPMpp(), DPMpp("ode"), DPMpp(order=2), DPMpp("ode", order=2)]
+ORDER_2 = [Heun(), Heun(churn=0.1), DPMpp(), DPMpp("ode"), DPMpp(order=3), DPMpp("ode", order=3)]
 CORRECTORS = [NoCorrector(), Langevin(), AnnealedLangevin()]
 
 

@@ -154,8 +154,8 @@ class DPMpp(Predictor):
     h) towards D, D's first difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second
     difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each
     step, ode (eta = 0) none. Lu et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in
-    k-diffusion. At equal steps 3M is the
-    less biased where D is smooth, as exact priors' is; a network's is not, and 2M's spread is right there.
+    k-diffusion. At equal steps 3M is less biased where D is smooth, as an exact prior's is; a network's is
+    not, and there the spread of 2M is right and that of 3M too wide.
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"
