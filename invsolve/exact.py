@@ -27,6 +27,7 @@ class LinearGaussian(Protocol):
     """What exact_posterior asks of a likelihood."""
 
     y: Tensor
+    noise_is_gaussian: bool
 
     def matrix(self, shape: tuple[int, ...]) -> Tensor:
         """Matrix (m, d) of the operator on events of that shape."""
@@ -127,6 +128,7 @@ class GaussianPrior(_Gaussians):
     def __init__(self, mean: Tensor, covariance: Tensor | float) -> None:
         """Diagonalise the covariance once, in float64."""
         super().__init__()
+        mean = torch.as_tensor(mean)
         c = torch.as_tensor(covariance, dtype=torch.float64, device=mean.device)
         if c.ndim and c.shape == mean.shape and c.shape != (1, 1):
             spectra, bases = c.flatten()[None], None
@@ -149,6 +151,7 @@ class MixturePrior(_Gaussians):
     def __init__(self, means: Tensor, weights: Tensor, covariance: Tensor | float) -> None:
         """Diagonalise each covariance once, in float64."""
         super().__init__()
+        means = torch.as_tensor(means)
         weights = torch.as_tensor(weights, dtype=torch.float64, device=means.device)
         if weights.shape != means.shape[:1] or (weights < 0).any() or not weights.sum() > 0:
             raise InputError(f"weights {weights.tolist()} must be {len(means)} numbers >= 0, not all zero.")
@@ -186,6 +189,8 @@ def exact_posterior(prior: Prior, likelihood: LinearGaussian) -> GaussianPrior |
     if not isinstance(prior, GaussianPrior | MixturePrior):
         kind = type(prior).__name__
         raise Refused(f"a prior of class {kind} has no closed-form posterior: only Gaussian and mixture.")
+    if not likelihood.noise_is_gaussian:
+        raise Refused(f"{type(likelihood).__name__} noise depends on x: the posterior has no closed form.")
     A = likelihood.matrix(prior.event).double()
     y, m = likelihood.y.double().flatten(), prior.means.double()
     V = likelihood.noise_variance(likelihood.y[None]).double().expand_as(likelihood.y[None]).flatten()

@@ -74,11 +74,14 @@ def measured_entries(operator: Operator, shape: tuple[int, ...], like: Tensor) -
 
 
 class LinearLikelihood(Likelihood):
-    """A measurement through an operator, whose noise is Gaussian or nearly so: var(y) = noise_variance(A
-    x)."""
+    """A measurement through an operator with noise of variance noise_variance(A x), Gaussian or nearly so."""
+
+    noise_is_gaussian = False  # with a variance that does not depend on x
 
     def __init__(self, y: Tensor, operator: Operator) -> None:
         """Check y against the operator's own output; a leading axis of 1 is dropped."""
+        y = torch.as_tensor(y)
+        y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
         self.operator = operator
         self.calls: Counter[str] = Counter()
         self.shape: tuple[int, ...] | None = getattr(operator, "shape", None)
@@ -176,8 +179,12 @@ class LinearLikelihood(Likelihood):
 
 
 class Gaussian(LinearLikelihood):
-    """y = A x_0 + sigma_y n, n ~ N(0, I): y (*m) or (1, *m); sigma_y > 0, a number or a tensor of y's
-    shape."""
+    """Gaussian noise: y = A x_0 + sigma_y n, n ~ N(0, I).
+
+    y is (*m) or (1, *m); sigma_y > 0 is a number or a tensor of y's shape.
+    """
+
+    noise_is_gaussian = True
 
     def __init__(
         self,
@@ -187,8 +194,11 @@ class Gaussian(LinearLikelihood):
     ) -> None:
         """Refuse a noise level that is not a positive number."""
         super().__init__(y, operator)
+        given = torch.as_tensor(sigma_y).numel()
+        if given not in (1, self.y.numel()):
+            raise InputError(f"sigma_y has {given} values; it must have one, or y's {self.y.numel()}.")
         self.sigma_y = torch.as_tensor(sigma_y, dtype=self.y.dtype, device=self.y.device)
-        if self.sigma_y.ndim:
+        if self.sigma_y.numel() > 1:
             self.sigma_y = self.sigma_y.reshape(self.y.shape)
         if not (torch.isfinite(self.sigma_y) & (self.sigma_y > 0)).all():
             raise InputError(f"sigma_y must be a number > 0, but it is {sigma_y}.")
@@ -253,6 +263,8 @@ class Classifier(Likelihood):
 
     def _log_class(self, x: Tensor, sigma: Tensor) -> Tensor:
         logits: Tensor = self.net(x, sigma)
+        if not 0 <= self.label < logits.shape[1]:
+            raise InputError(f"no class {self.label} of {logits.shape[1]} classes, counted from 0.")
         return logits.log_softmax(1)[:, self.label]
 
     def log_prob(self, x0: Tensor) -> Tensor:

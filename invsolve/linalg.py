@@ -46,7 +46,7 @@ def robust_cg(
     r = p = b
     rr = best = dot(b, b)
     goal = tolerance**2 * rr
-    active, idle = rr > 0, torch.zeros_like(rr)
+    active, idle, broken = rr > 0, torch.zeros_like(rr), ~torch.isfinite(rr)
     for _ in range(steps):
         kp, lp = apply(p)
         curvature = dot(p, kp)
@@ -54,6 +54,7 @@ def robust_cg(
         step = torch.where(active, rr, 0.0) / torch.where(active, curvature, 1.0)
         u, image, r = u + expand(step, b) * p, image + expand(step, lp) * lp, r - expand(step, b) * kp
         new = dot(r, r)
+        broken = broken | ~torch.isfinite(curvature) | ~torch.isfinite(new)
         better = active & (new < best)
         best = torch.where(better, new, best)
         best_u = torch.where(_column(better, b), u, best_u)
@@ -64,4 +65,5 @@ def robust_cg(
             break
         p = r + expand(torch.where(active, new, 0.0) / torch.where(active, rr, 1.0), b) * p
         rr = new
-    return best_u, best_image
+    spoilt = torch.where(broken, torch.nan, 0.0)  # NaN goes in, NaN comes out: never a silent zero
+    return best_u + expand(spoilt, b), best_image + expand(spoilt, best_image if best_image.ndim else b)

@@ -50,6 +50,7 @@ class Prior(nn.Module, ABC):
     centre: Tensor  # mean of the data: where a run starts from, and nothing else
     sigma_min = 0.0  # the noise levels it was trained on, in physical units
     sigma_max = float("inf")
+    precision = 1e-5  # relative error of its arithmetic: rows may differ by it beside others
     surrogate: Surrogate | None = None  # where the derivative of the denoiser is not to be trusted
 
     def __init__(self) -> None:

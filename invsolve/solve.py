@@ -46,8 +46,8 @@ def solve(
 ) -> Result:
     """Draw n samples of the posterior; without a likelihood, of the prior.
 
-    sampler "auto" is PC with DPM-Solver++ in its SDE form on a Karras grid, with PC's own number of steps. predictor,
-    corrector and steps are PC's; a sampler given as an object has its own.
+    sampler "auto" is PC with DPM-Solver++ in its SDE form on a Karras grid. predictor, corrector and steps
+    are PC's, by default its own; a sampler given as an object has its own.
     """
     posterior = Posterior(
         prior, likelihood, sde=_part("sde", sde), guidance=_part("guidance", guidance), gamma=gamma

@@ -59,7 +59,7 @@ def test_list_has_a_row_for_each_part(run):
     code, out, err = run("list")
     assert (code, err) == (0, "")
     head, *rows = out.splitlines()
-    assert head.split() == ["kind", "name", "from", "description", "options"]
+    assert head.split() == ["kind", "name", "from", "description", "measured", "options"]
     (row,) = [row for row in rows if row.startswith("operator") and " inpaint " in row]
     assert f"invsolve {invsolve.__version__}" in row
     assert row.endswith("--keep --box --mask --mask-seed")

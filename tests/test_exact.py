@@ -5,6 +5,7 @@ from problems import gaussian_problem, generator, measured, plane_mixture, rando
 from invsolve import operators
 from invsolve.errors import InputError, Refused
 from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
+from invsolve.likelihood import Gaussian, Poisson
 from invsolve.prior import EnergyPrior
 
 LEVELS = torch.tensor([0.01, 0.1, 0.5, 3.0, 40.0], dtype=torch.float64)
@@ -80,8 +81,6 @@ def test_mixture_posterior_agrees_with_importance_sampling():
 def test_noise_may_differ_between_entries():
     prior = tilted_gaussian()
     A = torch.randn(3, 4, generator=generator(), dtype=torch.float64)
-    from invsolve.likelihood import Gaussian
-
     sigma_y = torch.tensor([0.1, 0.5, 2.0], dtype=torch.float64)
     posterior = exact_posterior(
         prior, Gaussian(torch.ones(3, dtype=torch.float64), operators.matrix(A), sigma_y)
@@ -114,6 +113,12 @@ def test_an_energy_prior_has_the_score_of_its_energy():
 def test_impossible_priors_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+def test_poisson_noise_has_no_closed_form():
+    likelihood = Poisson(torch.ones(4), operators.matrix(torch.eye(4)))
+    with pytest.raises(Refused, match="Poisson noise depends on x"):
+        exact_posterior(tilted_gaussian(), likelihood)
 
 
 def test_only_exact_priors_have_exact_posteriors():

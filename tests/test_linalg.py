@@ -49,6 +49,15 @@ def test_an_indefinite_asymmetric_matrix_stays_bounded(steps):
     assert (residual.norm(dim=1) <= b.norm(dim=1) * (1 + 1e-6)).all()
 
 
+def test_nan_comes_out_where_it_went_in():
+    K, b = spd(3, 6).clone(), torch.ones(3, 6, dtype=torch.float64)
+    K[1, 2, 3] = torch.nan
+    u, image = solve(K, b, 10)
+    for row, broken in enumerate((False, True, False)):
+        assert bool(u[row].isnan().any()) == broken
+        assert bool(image[row].isnan().any()) == broken
+
+
 def test_negative_curvature_at_once_gives_zero():
     u, image = solve(-spd(2, 6), torch.ones(2, 6, dtype=torch.float64), 5)
     assert float(u.abs().max()) == 0

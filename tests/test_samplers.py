@@ -8,9 +8,11 @@ import pytest
 import torch
 from problems import SDES, gaussian_problem, masking, measured, plane_mixture
 
+from invsolve import operators
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior
 from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.likelihood import Gaussian
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
 from invsolve.samplers.correctors import AnnealedLangevin, Langevin, NoCorrector
@@ -218,6 +220,31 @@ def test_nan_names_the_step_the_time_and_the_term():
         Divergence, match=r"step \d+ of 9: the prior's mean became NaN or infinite at t = 0\.\d+"
     ):
         PC(Ancestral(), steps=9)(Posterior(Broken()), 2, 0)
+
+
+class NanJacobian(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return 0.5 * x
+
+    @staticmethod
+    def backward(ctx, grad):
+        return torch.full_like(grad, torch.nan)
+
+
+class BrokenDerivative(Prior):
+    shape = (2,)
+
+    def denoise(self, x, sigma):
+        return NanJacobian.apply(x)
+
+
+@pytest.mark.parametrize("guidance", [MomentMatching(), PiGDM(), DPS()], ids=lambda g: type(g).__name__)
+def test_a_nan_derivative_is_never_a_silent_zero(guidance):
+    likelihood = Gaussian(torch.ones(2), operators.matrix(torch.eye(2)), 0.1)
+    posterior = Posterior(BrokenDerivative(), likelihood, guidance=guidance)
+    with pytest.raises(Divergence, match="the likelihood's term"):
+        PC(Ancestral(), steps=3)(posterior, 2, 0)
 
 
 def test_dpmpp_refuses_a_uniform_grid_where_it_is_wrong():

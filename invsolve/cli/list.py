@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
+from importlib.resources import files
 from typing import Annotated
 
 import typer
@@ -38,18 +39,30 @@ def _json_value(value: object) -> object:
 
 
 def _table(rows: Iterable[Row]) -> str:
-    """Align the columns kind, name, from, description and options."""
-    head = ("kind", "name", "from", "description", "options")
+    """Align the columns kind, name, from, description, measured and options."""
+    head, known = ("kind", "name", "from", "description", "measured", "options"), _distances()
     cells = [
         head,
-        *((r.kind, r.name, f"{r.distribution} {r.version}", r.description, _flags(r)) for r in rows),
+        *((r.kind, r.name, f"{r.distribution} {r.version}", *_words(r, known)) for r in rows),
     ]
     widths = [max(len(line[i]) for line in cells) for i in range(3)]
     return "\n".join(_line(line, widths) for line in cells)
 
 
-def _flags(row: Row) -> str:
-    return " ".join(f"--{option.name}" for option in row.options)
+def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, str, str]:
+    """Give a part's description, its measured distance in brackets where it has one, and its flags."""
+    figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
+    summary = figures.get(row.name, {}).get("summary", "")
+    flags = " ".join(f"--{option.name}" for option in row.options)
+    return row.description, f"[{summary}]" if summary else "", flags
+
+
+def _distances() -> dict[str, dict[str, dict[str, str]]]:
+    """Read the figures that benchmarks/distances.py measured: kind, name, summary."""
+    found: dict[str, dict[str, dict[str, str]]] = json.loads(
+        files("invsolve").joinpath("distances.json").read_text(encoding="utf-8")
+    )
+    return found
 
 
 def _line(cells: tuple[str, ...], widths: list[int]) -> str:

@@ -62,6 +62,8 @@ class DenoiserPrior(Prior):
         self.surrogate_above = surrogate_above
         if surrogate_above is not None:
             self.surrogate = StationaryCovariance(surrogate_above, channels)
+        if self.fast:
+            self.precision = 2.0**-8  # of bfloat16
         self.metadata: dict[str, str] = {}
         self.sha256 = ""
 

@@ -111,7 +111,8 @@ def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = Non
 
 def _check_adjoint(operator: Any, shape: tuple[int, ...], name: str) -> None:  # noqa: ANN401  a physics
     """Hold <A x, v> against <x, A' v> once: with another A' every sample would be wrong."""
-    x, y = Noise(1, "adjoint", 1, shape)(), operator.A(Noise(2, "adjoint", 1, shape)())
+    x, other = (Noise(seed, "adjoint", 1, shape)() for seed in (1, 2))
+    y = operator.A(x) + operator.A(other)  # half of it A x, so that a wrong scale or sign of A' shows
     left, right = float((operator.A(x) * y).sum()), float((x * operator.A_adjoint(y)).sum())
     if abs(left - right) > 1e-3 * float(operator.A(x).norm() * y.norm()):
         raise PluginError(
@@ -161,6 +162,10 @@ def _cropped(tables: Tables, pixels: Floats, notes: list[str]) -> Floats:
     if option is None:
         return pixels
     multiple = max(1, int(tables["operator"][option]))
+    if multiple > min(pixels.shape[1:]):
+        raise InputError(
+            f"{option} {multiple} is larger than the image, {pixels.shape[1]} x {pixels.shape[2]}."
+        )
     height, width = (size - size % multiple for size in pixels.shape[1:])
     if (height, width) != pixels.shape[1:]:
         notes.append(f"cropped to {height} x {width} pixels, multiples of {option} {multiple}")

@@ -110,6 +110,8 @@ def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Ta
         name = tables["likelihood"]["name"]
         raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
     take_steps(run, tables["sampler"])
+    if run.get("truth") and (run["simulate"] or not run.get("input")):
+        raise InputError("--truth belongs to a measured INPUT; with --simulate INPUT itself is the truth.")
     if run["simulate"] or not run.get("input"):
         run["simulate"] = True
         run.setdefault("sigma_y", SIMULATED_SIGMA_Y)

@@ -12,12 +12,12 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused
+from invsolve.errors import Divergence, InputError, Refused, UnknownName
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
 from invsolve.samplers.correctors import Corrector, NoCorrector
 from invsolve.samplers.predictors import DPMpp, Memory, NoPredictor, Predictor
-from invsolve.sde import grid_times
+from invsolve.sde import GRIDS, grid_times
 
 __all__ = ["PC", "Step"]
 
@@ -46,8 +46,12 @@ class PC:
 
     def __post_init__(self) -> None:
         """Refuse a walk without steps."""
-        if self.steps < 1:
-            raise InputError(f"steps must be at least 1, but it is {self.steps}.")
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise InputError(f"steps must be a whole number, at least 1, but it is {self.steps}.")
+        if self.grid not in GRIDS:
+            raise UnknownName("grid", self.grid, GRIDS)
+        if not isinstance(self.predictor, Predictor):
+            raise InputError(f"predictor is {self.predictor!r}; it must be a Predictor, such as DPMpp().")
         if isinstance(self.predictor, NoPredictor) and isinstance(self.corrector, NoCorrector | None):
             raise Refused(
                 "neither a predictor nor a corrector: nothing would move the noise towards the data."

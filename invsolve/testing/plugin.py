@@ -76,9 +76,8 @@ def examine(part: Part) -> Iterator[Line]:
     try:
         with guarded(label):
             part.describe()
-            factory = part.load()
-        for found in _CHECKERS[part.kind](factory):
-            yield Line(label, *found)
+            found = list(_CHECKERS[part.kind](part.load()))
+        yield from (Line(label, *outcome) for outcome in found)
     except (PluginError, CheckFailed, InputError) as error:
         yield Line(label, "can be built with its defaults", False, str(error))
 

@@ -120,9 +120,8 @@ def keeps_rows_apart(case: PriorCase) -> str:
     sigma = torch.tensor([case.middle, 2 * case.middle], dtype=torch.float64)
     both = case.prior.denoise(x, sigma)
     worst = max(apart(case.prior.denoise(x[i : i + 1], sigma[i : i + 1]), both[i : i + 1]) for i in range(2))
-    demand(
-        worst <= _ROUNDING, f"denoise mixes rows: a row changes by {worst:.3g} of its norm beside another."
-    )
+    allowed = max(_ROUNDING, case.prior.precision)
+    demand(worst <= allowed, f"denoise mixes rows: a row changes by {worst:.3g} of its norm beside another.")
     return f"change {worst:.1e}"
 
 
