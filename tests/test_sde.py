@@ -13,6 +13,9 @@ T = torch.tensor([1e-5, 1e-3, 0.1, 0.37, 0.8, 1.0], dtype=torch.float64)
 class Plugin(SDE):
     """A third party's SDE: only the two marginals."""
 
+    def __repr__(self):
+        return "Plugin()"
+
     def alpha(self, t):
         return torch.cos(torch.as_tensor(t, dtype=torch.float64) * 1.5)
 
