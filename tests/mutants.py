@@ -40,9 +40,9 @@ MUTANTS = [
     Mutant("gamma 1.1", "posterior.py", "at.score + self.gamma", "at.score + 1.1 * self.gamma", FLOOR),
     Mutant(
         "a lost alpha in the covariance",
-        "guidance.py",
-        "scale = at.sigma**2 / at.alpha",
-        "scale = at.sigma**2",
+        "prior.py",
+        "own = expand(self.sigma**2 / self.alpha, v)",
+        "own = expand(self.sigma**2, v)",
         MATCH,
     ),
     Mutant(
@@ -118,8 +118,8 @@ MUTANTS = [
     Mutant(
         "CG returns its last iterate",
         "linalg.py",
-        "return best_u, best_image",
-        "return u, image",
+        "best_u = torch.where(_column(better, b), u, best_u)",
+        "best_u = u",
         "tests/test_linalg.py",
     ),
     Mutant(
