@@ -38,8 +38,9 @@ def robust_cg(
     apply(p) returns K p and L p, where L is a linear map whose value at u is wanted: L u is the same
     combination of the L p as u is of the p, so it comes free. K should be symmetric positive definite, but a
     learned Jacobian makes it neither, and plain conjugate gradients then explode. So each row stops where the
-    curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b|, and returns its iterate of
-    smallest residual: u = 0 when no residual fell below |b|.
+    curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b| or when `patience` steps
+    brought no smaller residual, and returns its iterate of smallest residual: u = 0 when no residual fell
+    below |b|. A row that meets NaN is NaN.
     """
     u = best_u = torch.zeros_like(b)
     image = best_image = torch.zeros((), dtype=b.dtype, device=b.device)

@@ -127,8 +127,8 @@ def test_sampling_with_a_wrong_jacobian_stays_near_the_posterior(share):
     prior, likelihood, exact = gaussian_problem("blur", 8)
     samples = PC(steps=50)(Posterior(Perturbed(prior, share), likelihood), 200, 0)
     found = distance(samples, exact)
-    assert found.mean_error < 0.1 + 20 * share  # the error's own pull on D is share / sqrt(d) of |x - m|
-    assert 0.8 < found.sd_ratio < 1.2 + 10 * share
+    assert found.mean_error < 0.1 + 13 * share  # measured 0.07, 0.15, 0.64 at shares 0, 1 %, 5 %
+    assert 0.95 < found.sd_ratio < 1.05 + 2 * share  # measured 1.03, 1.03, 1.09; sd of the floor 0.01
 
 
 @pytest.mark.parametrize("sde", SDES, ids=str)

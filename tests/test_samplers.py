@@ -91,7 +91,7 @@ def test_a_corrector_leaves_the_right_law_alone(sde):
         ratio = torch.linalg.eigvals(
             torch.cov((moved / float(sde.alpha(t))).T) @ torch.linalg.inv(noisy)
         ).real
-        assert float((ratio - 1).abs().max()) < 4.5 * (2 / N) ** 0.5 + 0.02
+        assert float((ratio - 1).abs().max()) < 4.5 * (2 / N) ** 0.5 + 0.026  # unadjusted Langevin: r^2
 
 
 @pytest.mark.parametrize("predictor", [Ancestral(), EulerMaruyama(), ReverseDiffusion()], ids=str)

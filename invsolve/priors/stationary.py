@@ -7,9 +7,9 @@ moments of photographs: a covariance M between colours and the power spectrum of
     P(f) = c / (f^2 + f_0^2)^1.25,   f in cycles per pixel,       C(f) = lambda^2 P M (P M + lambda^2)^-1,
 
 applied by the Fourier transform on a torus. M and c were fitted to 240 crops of 256 pixels from the training
-pictures of the prior `photo`: their spectrum falls as f^-2.5 from 1/100 to 1/6 of a cycle per pixel. f_0 is
-set to 1/40, above the measured 1/500: coarser scales are known from y anyway, and the solve is far better
-conditioned.
+pictures of the prior `photo` (`benchmarks/spectrum.py`): their spectrum falls as f^-2.5 from 1/100 to 1/6 of
+a cycle per pixel. f_0 is set to 1/40, above the measured 1/500: coarser scales are known from y anyway, and
+the solve is far better conditioned.
 """
 
 from functools import lru_cache
