@@ -77,6 +77,7 @@ class Settings:
     predictor: str
     corrector: str
     gamma: float
+    independent: bool
     device: str
 
 
@@ -122,7 +123,7 @@ def _figures(unit: Unit) -> Row:
         "gain": of_mean - of_baseline,
         "chi2": metrics.chi2(samples, y, operator, s.sigma_y),
         "coverage90": metrics.coverage90(samples.cpu(), truth),
-        "dispersion": metrics.dispersion(samples.cpu(), truth),
+        "dispersion": metrics.dispersion(samples.cpu(), truth, not s.independent),
         "forward": result.nfe["forward"],
         "vjp": result.nfe["vjp"],
         "seconds": result.seconds,
@@ -136,6 +137,7 @@ def restore(s: Settings, likelihood: Gaussian) -> Result:
         corrector=_part("corrector", s.corrector),
         steps=s.steps,
         batch=1 if s.device == "cpu" else None,
+        antithetic=not s.independent,
     )
     prior, guidance = _prior(s.prior, s.device), _guidance(s)
     return solve(
@@ -251,6 +253,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--guidance-steps", type=int, help="conjugate-gradient steps at most, of moment-matching")
     add("--tolerance", type=float, help="relative residual at which a solve stops, of moment-matching")
     add("--gamma", type=float, default=DEFAULTS["gamma"])
+    add("--independent", action="store_true", help="independent samples in place of antithetic pairs")
     add("--device", default="cpu", help="cpu, or cuda with one process")
     add("--processes", type=int, default=2)
     add("--out", type=Path, default=Path("photos.json"))

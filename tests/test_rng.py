@@ -36,3 +36,13 @@ def test_global_generators_are_untouched():
     assert torch.equal(before[0], torch.get_rng_state())
     assert (before[1] == np.random.get_state()[1]).all()
     assert before[2] == random.getstate()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_antithetic_noise_comes_in_opposite_pairs_whatever_n_and_first(shape):
+    whole = Noise(0, "y", 40, shape, antithetic=True)("step", 3)
+    assert torch.equal(whole[0::2], -whole[1::2])
+    assert torch.equal(whole[0::2], Noise(0, "y", 20, shape)("step", 3))
+    for first, n in ((29, 7), (29, 8), (30, 1), (31, 1)):
+        part = Noise(0, "y", n, shape, first=first, antithetic=True).child("step")(3)
+        assert torch.equal(whole[first : first + n], part)

@@ -268,3 +268,20 @@ def test_dpmpp_refuses_a_uniform_grid_where_it_is_wrong():
 def test_senseless_settings_are_refused(make, words):
     with pytest.raises(InputError, match=words):
         make()
+
+
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_antithetic_samples_have_the_right_law_and_the_mean_without_its_noise(sde):
+    """A walk on a Gaussian is linear in its noise: pairs cancel, what is left is the bias of the steps."""
+    posterior = Posterior(GaussianPrior(MEAN, COVARIANCE), sde=sde)
+    samples = PC(steps=200, antithetic=True)(posterior, N, 1)
+    mean, values = whitened(samples)
+    assert float(mean) < 0.01  # the noise of N independent samples is 0.022
+    error = (4 / N) ** 0.5  # of a variance, from N/2 independent pairs
+    assert 1 - 4.5 * error < float(values[0]) < float(values[1]) < 1 + 4.5 * error
+
+
+def test_antithetic_samples_do_not_depend_on_their_batch():
+    posterior = Posterior(GaussianPrior(MEAN, COVARIANCE))
+    sampler = PC(Ancestral(), Langevin(), steps=5, antithetic=True)
+    assert torch.equal(sampler(posterior, 7, 0)[3:], sampler(posterior, 4, 0, first=3))

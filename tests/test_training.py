@@ -219,9 +219,40 @@ def test_training_learns_and_leaves_a_prior(folder, tmp_path):
     assert (prior.sigma_min, prior.sigma_max) == (0.001, 40.0)
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(folder, tmp_path):
+def test_muon_steps_are_of_the_size_of_adamw_s_and_leave_the_other_weights_to_it(folder):
+    config = dataclasses.replace(TINY, optimizer="muon", images=12 * TINY.batch, warm_up=1)
+    run = loop.Run(config)
+    bank, before = data.load_bank([folder], config), None
+    for report in loop.steps(run, bank):
+        if report.step == 10:  # the zeros of the first weights have moved: every gradient is of full rank
+            before = run.named(run.vector)
+        if report.step == 11:
+            break
+    after = run.named(run.vector)
+    assert set(run.matrices) == {k for k, v in after.items() if v.ndim == 4} - {"entry.weight", "head.weight"}
+    for name in run.matrices:
+        size = (after[name] - before[name]).square().mean().sqrt().item() / report.rate
+        assert 0.2 * 0.6 < size < 0.2 * 1.3  # Newton-Schulz leaves singular values between about 0.7 and 1.2
+    assert (after["head.weight"] != before["head.weight"]).all()
+
+
+def test_a_run_starts_from_the_weights_of_another(folder, tmp_path):
+    train(TINY, [folder], tmp_path / "first")
+    file = tmp_path / "first" / "tiny.safetensors"
+    still = dataclasses.replace(TINY, rate=1e-12, images=4)
+    train(still, [folder], tmp_path / "second", start=file)
+    again = load_prior(tmp_path / "second" / "tiny.safetensors").network.state_dict()
+    for name, weights in load_prior(file).network.state_dict().items():
+        torch.testing.assert_close(again[name], weights, rtol=1e-6, atol=1e-8)
+    wider = dataclasses.replace(TINY, architecture=Architecture(3, 4, (8, 16), 1))
+    with pytest.raises(InputError, match="another architecture than the config"):
+        train(wider, [folder], tmp_path / "third", start=file)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_stopped_run_goes_on_bit_for_bit(folder, tmp_path, optimizer):
     flat = dataclasses.replace(
-        TINY, flat=0.99, save_seconds=99.0
+        TINY, flat=0.99, save_seconds=99.0, optimizer=optimizer
     )  # the rate of a shorter budget is another rate
     for out, budgets in (("a", (80,)), ("b", (36, 80))):
         for images in budgets:

@@ -18,6 +18,9 @@ def train_command(
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights; a started run goes on")],
     validation: Annotated[Path | None, typer.Option(help="folder of other images, to measure on")] = None,
     processes: Annotated[int, typer.Option(help="single-thread processes that share the work", min=1)] = 1,
+    start: Annotated[
+        Path | None, typer.Option(help="weight file of the same architecture to begin from")
+    ] = None,
     images: Annotated[
         int | None, typer.Option(help="crops to see in all, in place of the config's", min=1)
     ] = None,
@@ -29,5 +32,14 @@ def train_command(
     from invsolve.training import read_config, train
 
     settings = read_config(config)
-    train(settings, data, out, validation=validation, processes=processes, images=images, seconds=seconds)
+    train(
+        settings,
+        data,
+        out,
+        validation=validation,
+        processes=processes,
+        start=start,
+        images=images,
+        seconds=seconds,
+    )
     typer.echo(out / f"{settings.name}.safetensors")

@@ -101,6 +101,7 @@ def _metrics(problem: Problem, result: Result) -> dict[str, Any]:  # Any: JSON
         picture=problem.picture,
         truth=problem.truth,
         mask=problem.mask,
+        antithetic=bool(problem.tables["sampler"].get("antithetic")),
     )
     cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
     metrics: dict[str, Any] = _finite(measured) | cost

@@ -110,6 +110,8 @@ def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Ta
         name = tables["likelihood"]["name"]
         raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
     take_steps(run, tables["sampler"])
+    if "antithetic" in tables["sampler"] and "antithetic" not in given.get("sampler", {}):
+        tables["sampler"]["antithetic"] = True  # the mean of a few samples is what a run is for
     if run.get("truth") and (run["simulate"] or not run.get("input")):
         raise InputError("--truth belongs to a measured INPUT; with --simulate INPUT itself is the truth.")
     if run["simulate"] or not run.get("input"):

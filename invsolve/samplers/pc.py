@@ -3,10 +3,15 @@
 From noise, walk a grid of times down: a predictor step to the next time, then a corrector at that time. The
 walk ends at lambda <= min(0.002, sigma_y / 10) and takes the mean E[x_0 | x_t, y] there: the posterior's, not
 the prior's.
+
+With antithetic noise (Hammersley and Morton 1956) samples 2k and 2k + 1 see z and -z. Each is the same draw
+of the posterior as ever, but the errors of a pair nearly cancel in its mean, because a walk is nearly linear
+in its noise: on photographs the mean of eight has a twentieth of the variance that eight independent draws
+leave it. Ranks and covariances, which need independent draws, converge as with n/2 of them.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated
 
 import torch
@@ -43,6 +48,9 @@ class PC:
     steps: Annotated[int, "predictor steps, >= 1"] = 40
     grid: Annotated[str, "spacing of the times: karras, geometric or uniform"] = "karras"
     batch: Annotated[int | None, "samples computed at once; by default what keeps memory flat"] = None
+    antithetic: Annotated[
+        bool, "samples 2k and 2k + 1 walk with opposite noise; in invsolve run unless --no-antithetic"
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse a walk without steps."""
@@ -86,6 +94,7 @@ class PC:
         """Yield each state from noise to sample; progress, traces and films live outside."""
         prior, times = posterior.prior, self.times(posterior)
         noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
+        noise = replace(noise, antithetic=self.antithetic)
         sde, corrector = posterior.sde, self.corrector or NoCorrector()
         x = float(sde.alpha(times[0])) * prior.centre + float(sde.sigma(times[0])) * noise("start")
         x = posterior.project(x, times[0], noise.child("start"))

@@ -21,6 +21,8 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from invsolve.errors import InputError
+from invsolve.priors.formats import load_safetensors_prior
+from invsolve.priors.network import DenoisingUNet
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig, read_config
 from invsolve.training.data import centre_crops, load_bank
@@ -41,6 +43,7 @@ class Job:
     out: Path
     validation: Path | None = None
     processes: int = 1
+    start: Path | None = None
 
 
 def train(
@@ -50,15 +53,19 @@ def train(
     *,
     validation: Path | None = None,
     processes: int = 1,
+    start: Path | None = None,
     images: int | None = None,
     seconds: float | None = None,
 ) -> None:
-    """Train, or go on training, until the budget is spent; images and seconds replace the config's budget."""
+    """Train, or go on training, until the budget is spent; images and seconds replace the config's budget.
+
+    start is a weight file of the same architecture to begin from, in place of random weights.
+    """
     if processes < 1 or not folders:
         raise InputError(f"{processes} processes and {len(folders)} folders; expected at least one of each.")
     budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
     config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
-    job = Job(config, tuple(folders), out, validation, processes)
+    job = Job(config, tuple(folders), out, validation, processes, start)
     if "WORLD_SIZE" in os.environ:  # started by torchrun
         dist.init_process_group("gloo")
         together(dist.get_rank(), job)
@@ -88,6 +95,8 @@ def resumed(job: Job) -> Run:
     """Take up the newest checkpoint of job.out, or start anew."""
     run, folder = Run(job.config), checkpoint.latest(job.out)
     if folder is None:
+        if job.start is not None:
+            run.start_from(started(job.start, job.config))
         return run
     parts, state = checkpoint.load(folder)
     if state["architecture"] != json.loads(json.dumps(dataclasses.asdict(job.config.architecture))):
@@ -98,6 +107,17 @@ def resumed(job: Job) -> Run:
     run.step, run.images = int(str(state["step"])), int(str(state["images"]))
     run.seconds = float(str(state["seconds"]))
     return run
+
+
+def started(file: Path, config: TrainingConfig) -> DenoisingUNet:
+    """Read the network of a weight file, of the config's architecture."""
+    network = load_safetensors_prior(file).network
+    assert isinstance(network, DenoisingUNet), "weight files hold this network"
+    if network.architecture != config.architecture:
+        raise InputError(
+            f"{file} holds another architecture than the config. Start from weights like those asked for."
+        )
+    return network
 
 
 def save(run: Run, job: Job) -> Path:

@@ -17,6 +17,8 @@ from invsolve.priors.network import Architecture
 
 __all__ = ["TrainingConfig", "read_config"]
 
+OPTIMIZERS = ("adamw", "muon")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -43,6 +45,7 @@ class TrainingConfig:
     images: int = 1_000_000
     seconds: float = 0.0  # 0 for no limit
     batch: int = 16  # per process
+    optimizer: str = "adamw"  # or muon: inner convolutions by Muon, the rest by AdamW
     rate: float = 1.5e-3
     warm_up: int = 300  # steps
     flat: float = 0.3  # share of the budget before the cosine
@@ -60,6 +63,8 @@ class TrainingConfig:
                 raise InputError(
                     f"{name} = {getattr(self, name)} in the training config; it must be positive."
                 )
+        if self.optimizer not in OPTIMIZERS:
+            raise UnknownName("optimizer", self.optimizer, OPTIMIZERS)
         if not self.sigma_min < self.sigma_max:
             raise InputError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}.")
         if not 0 <= self.average < 1 or not 0 <= self.flat < 1:
