@@ -7,20 +7,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy.stats import t  # type: ignore[import-untyped]  # scipy ships no types
+
+from invsolve.bench.figures import interval, table
 
 __all__ = ["commit", "interval", "provenance", "table"]
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean, and half the width of its 95 % interval by Student's t; NaN for a single value."""
-    n = len(values)
-    if n < 2:
-        return float(np.mean(values)) if n else float("nan"), float("nan")
-    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
-    return float(np.mean(values)), half
 
 
 def commit() -> str:
@@ -41,9 +32,3 @@ def _processor() -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(names, platform.processor() or platform.machine())
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out a markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -28,10 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 from figures import commit, interval, provenance, table
-from record import Record, Row
 from tasks import TASKS, centre_crop, measure
 
 from invsolve import metrics
+from invsolve.bench.record import Record, Row
 from invsolve.errors import InvsolveError
 from invsolve.guidance import Guidance
 from invsolve.likelihood import Gaussian

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from invsolve.samplers.predictors import NoPredictor as NoPredictor
     from invsolve.samplers.predictors import Predictor as Predictor
     from invsolve.samplers.predictors import ReverseDiffusion as ReverseDiffusion
+    from invsolve.samplers.smc import TwistedSMC as TwistedSMC
     from invsolve.sde import SDE as SDE
     from invsolve.sde import VE as VE
     from invsolve.sde import VP as VP
@@ -79,6 +80,7 @@ _MODULES = {  # module: its public names
         "Predictor",
         "ReverseDiffusion",
     ),
+    "samplers.smc": ("TwistedSMC",),
     "sde": ("SDE", "VE", "VP", "SubVP"),
     "solve": ("solve",),
 }

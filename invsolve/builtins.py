@@ -20,8 +20,12 @@ def invsolve_operators() -> Parts:
 
 @hookimpl
 def invsolve_likelihoods() -> Parts:
-    """Offer the built-in noise models."""
-    return {"gaussian": "invsolve.likelihood:Gaussian", "poisson": "invsolve.likelihood:Poisson"}
+    """Offer the built-in noise models, and the class of an image."""
+    return {
+        "gaussian": "invsolve.likelihood:Gaussian",
+        "poisson": "invsolve.likelihood:Poisson",
+        "classifier": "invsolve.classifiers.guide:classifier",
+    }
 
 
 @hookimpl
@@ -82,4 +86,4 @@ def invsolve_correctors() -> Parts:
 @hookimpl
 def invsolve_samplers() -> Parts:
     """Offer the built-in samplers."""
-    return {"pc": "invsolve.samplers.pc:PC"}
+    return {"pc": "invsolve.samplers.pc:PC", "smc": "invsolve.samplers.smc:TwistedSMC"}

@@ -6,6 +6,7 @@
         Refused                   2   a combination that is mathematically wrong
       Divergence      Arithmetic  3   a sample became NaN or infinite
       OutputError     OSError     5   the results cannot be written
+      DownloadError   OSError     6   weights cannot be fetched
       PluginError                 7   a plugin is broken or two plugins clash
       CheckFailed     Assertion   7   a conformance check failed
 
@@ -18,6 +19,7 @@ from difflib import get_close_matches
 __all__ = [
     "CheckFailed",
     "Divergence",
+    "DownloadError",
     "InputError",
     "InvsolveError",
     "OutputError",
@@ -64,6 +66,12 @@ class OutputError(InvsolveError, OSError):
     """The results cannot be written."""
 
     exit_code = 5
+
+
+class DownloadError(InvsolveError, OSError):
+    """Weights that were asked for by name cannot be fetched."""
+
+    exit_code = 6
 
 
 class PluginError(InvsolveError):

@@ -20,7 +20,7 @@ from invsolve.errors import InputError, Refused
 from invsolve.prior import Prior
 from invsolve.rng import Noise
 
-__all__ = ["GaussianPrior", "LinearGaussian", "MixturePrior", "exact_posterior"]
+__all__ = ["GaussianPrior", "LinearGaussian", "MixturePrior", "exact_posterior", "log_evidence"]
 
 
 class LinearGaussian(Protocol):
@@ -47,6 +47,7 @@ class _Gaussians(Prior):
     bases: Tensor | None
     log_weights: Tensor
     event: tuple[int, ...]
+    white: bool
 
     def _store(self, means: Tensor, weights: Tensor, spectra: Tensor, bases: Tensor | None) -> None:
         dtype = means.dtype if means.is_floating_point() else torch.get_default_dtype()
@@ -57,6 +58,7 @@ class _Gaussians(Prior):
         self.register_buffer("spectra", spectra.to(dtype))
         self.register_buffer("bases", None if bases is None else bases.to(dtype))
         self.register_buffer("centre", self.mean, persistent=False)
+        self.white = bool((spectra == spectra.flatten()[0]).all())  # every covariance the same multiple of I
 
     @property
     def mean(self) -> Tensor:
@@ -69,6 +71,12 @@ class _Gaussians(Prior):
         off = self.means - self.mean.flatten()
         between = torch.einsum("k,ki,kj->ij", self.log_weights.exp(), off, off)
         return between + torch.einsum("k,kij->ij", self.log_weights.exp(), self.covariances)
+
+    @property
+    def extent(self) -> float:
+        """Root of the covariance's largest eigenvalue, or a little more."""
+        off = self.log_weights.exp().sqrt()[:, None] * (self.means - self.mean.flatten())
+        return math.hypot(float(torch.linalg.matrix_norm(off, 2)), float(self.spectra.max().sqrt()))
 
     @property
     def covariances(self) -> Tensor:
@@ -114,8 +122,10 @@ class _Gaussians(Prior):
         k = torch.searchsorted(edges, uniform).to(self.device)
         one = len(self.spectra) == 1
         scaled = noise() * self.spectra[0 if one else k].clamp_min(0).sqrt()
-        basis = None if self.bases is None else self.bases[0 if one else k]
-        turned = scaled if basis is None else (basis @ scaled[..., None])[..., 0]
+        if self.bases is None or one:
+            turned = self._back(scaled[None])[0]
+        else:
+            turned = (self.bases[k] @ scaled[..., None])[..., 0]
         return (self.means[k] + turned).reshape(n, *self.event)
 
 
@@ -160,6 +170,23 @@ class MixturePrior(_Gaussians):
         _check_positive(spectra)
         self._store(means, weights, spectra, bases)
 
+    def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """Average the components' linear denoisers; for a shared C by two products with the means alone."""
+        if len(self.spectra) > 1:
+            return super().denoise(x, sigma)
+        centre = self.mean.flatten()
+        off = self._rotate((x.flatten(1).to(self.dtype) - centre)[None])[0]
+        means = self._rotate((self.means - centre)[None])[0]
+        spectrum, squares = self.spectra, means**2
+        if self.white:  # one column stands for all: a third of the work in many dimensions
+            spectrum, squares = self.spectra[:, :1], squares.sum(1, keepdim=True)
+        noise = (sigma**2).to(off)[:, None]
+        variance = spectrum + noise
+        pull = (off / variance) @ means.mT - (1 / variance) @ squares.mT / 2
+        mean = torch.softmax(self.log_weights + pull, 1) @ means
+        mixed = spectrum / variance * off + noise / variance * mean
+        return (centre + self._back(mixed[None])[0]).reshape(x.shape)
+
 
 def _eigen(c: Tensor, d: int) -> tuple[Tensor, Tensor | None]:
     """Spectra (K or 1, d) and bases (K or 1, d, d) of a number, a (d, d) or a (K, d, d) covariance."""
@@ -191,19 +218,37 @@ def exact_posterior(prior: Prior, likelihood: LinearGaussian) -> GaussianPrior |
         raise Refused(f"a prior of class {kind} has no closed-form posterior: only Gaussian and mixture.")
     if not likelihood.noise_is_gaussian:
         raise Refused(f"{type(likelihood).__name__} noise depends on x: the posterior has no closed form.")
-    A = likelihood.matrix(prior.event).double()
-    y, m = likelihood.y.double().flatten(), prior.means.double()
-    V = likelihood.noise_variance(likelihood.y[None]).double().expand_as(likelihood.y[None]).flatten()
-    C = prior.covariances.double()
-    S = A @ C @ A.mT + torch.diag(V)
-    off = y - m @ A.mT
-    solved = torch.linalg.solve(S, torch.cat([A @ C, off[..., None]], 2))
-    means = m + (C @ A.mT @ solved[..., -1:])[..., 0]
-    covariances = C - C @ A.mT @ solved[..., :-1]
+    m = prior.means.double()
+    C = prior.covariances[: len(prior.spectra)].double()  # one where all components share it
+    A, S, off = _predicted(prior, likelihood)
+    solved = torch.linalg.solve(S, off[..., None])
+    means = m + (C @ A.mT @ solved)[..., 0]
+    covariances = C - C @ A.mT @ torch.linalg.solve(S, A @ C)
     covariances = (covariances + covariances.mT) / 2
     means = means.reshape(-1, *prior.event).to(prior.dtype)
     if isinstance(prior, GaussianPrior):
         return GaussianPrior(means[0], covariances[0])
-    evidence = -0.5 * ((off * solved[..., -1]).sum(1) + torch.linalg.slogdet(S).logabsdet)
+    evidence = -0.5 * ((off * solved[..., 0]).sum(1) + torch.linalg.slogdet(S).logabsdet)
     weights = torch.softmax(prior.log_weights.double() + evidence, 0)
-    return MixturePrior(means, weights, covariances)
+    return MixturePrior(means, weights, covariances[0] if len(covariances) == 1 else covariances)
+
+
+def log_evidence(prior: GaussianPrior | MixturePrior, likelihood: LinearGaussian) -> float:
+    """Log density of the measured entries of y under the prior, nats: what SMC estimates."""
+    A, S, off = _predicted(prior, likelihood)
+    known = (A != 0).any(1)
+    S, off = S[:, known][:, :, known], off[:, known]
+    quadratic = (off * torch.linalg.solve(S, off[..., None])[..., 0]).sum(1)
+    each = -0.5 * (quadratic + torch.linalg.slogdet(2 * math.pi * S).logabsdet)
+    return float(torch.logsumexp(prior.log_weights.double() + each, 0))
+
+
+def _predicted(
+    prior: GaussianPrior | MixturePrior, likelihood: LinearGaussian
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Operator A (m, d); of each component, covariance of y (K or 1, m, m) and y minus its mean (K, m)."""
+    A = likelihood.matrix(prior.event).double()
+    y = likelihood.y.double().flatten()
+    V = likelihood.noise_variance(likelihood.y[None]).double().expand_as(likelihood.y[None]).flatten()
+    C = prior.covariances[: len(prior.spectra)].double()
+    return A, A @ C @ A.mT + torch.diag(V), y - prior.means.double() @ A.mT

@@ -39,7 +39,7 @@ def load_file_part(target: str) -> Factory:
         raise InputError(_missing(path, name, _own(module)))
     if not callable(factory):
         raise InputError(
-            f"{name!r} of {path} is a {type(factory).__name__}, but a part is a function or a class."
+            f"{name!r} of {path} is of type {type(factory).__name__}, but a part is a function or a class."
         )
     return factory
 

@@ -22,11 +22,12 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError, Refused
-from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
+from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior, log_evidence
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import dot, expand, robust_cg
 from invsolve.prior import Denoised, Prior
 from invsolve.rng import Noise
+from invsolve.twist import matched, white
 
 __all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"]
 
@@ -34,12 +35,27 @@ __all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "
 class Guidance(ABC):
     """An approximation of grad log p(y | x_t)."""
 
-    needs_graph = True  # whether it takes derivatives of the prior
+    needs_graph = True  # whether it takes derivatives of the prior, at any noise level
     projects = False  # whether it also replaces part of x_t
 
     @abstractmethod
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return grad log p(y | x_t) at each row: (B, *event)."""
+
+    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
+        """Whether it takes derivatives of the prior at these noise levels (B,)."""
+        return self.needs_graph
+
+    def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return log p(y | x_t) of each row, (B,), nats, where the method has one."""
+        raise Refused(
+            f"{type(self).__name__} has no log p(y | x_t), by which SMC weighs its particles: "
+            "take moment-matching, pigdm or exact."
+        )
+
+    def twist(self, at: Denoised, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+        """Return log p(y | x_t) and its gradient, sharing what they have in common."""
+        return self.log_twist(at, likelihood), self(at, likelihood)
 
     def project(self, at_level: "Level", x: Tensor, likelihood: Likelihood, noise: Noise) -> Tensor:
         """Return x with the known part replaced; the identity for all but Replace."""
@@ -68,6 +84,11 @@ def _posterior_of(prior: Prior, likelihood: LinearLikelihood) -> GaussianPrior |
     return exact_posterior(prior, likelihood)
 
 
+@lru_cache(maxsize=4)
+def _evidence_of(prior: GaussianPrior | MixturePrior, likelihood: LinearLikelihood) -> float:
+    return log_evidence(prior, likelihood)
+
+
 @dataclass(frozen=True)
 class Exact(Guidance):
     """Take the true term, known for Gaussian and mixture priors under a linear Gaussian likelihood.
@@ -83,6 +104,17 @@ class Exact(Guidance):
         mean = posterior.denoise(at.x / expand(at.alpha, at.x), at.level.to(at.x.device))
         return at.shift_to_score(mean - at.mean)
 
+    def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return log p(x_t | y) + log p(y) - log p(x_t): Bayes' rule."""
+        linear = _linear(likelihood, "Exact")
+        posterior = _posterior_of(at.prior, linear)
+        x, level = at.x / expand(at.alpha, at.x), at.level.to(at.x.device)
+        assert isinstance(at.prior, GaussianPrior | MixturePrior)  # others have no exact posterior
+        return posterior.log_prob(x, level) - at.prior.log_prob(x, level) + _evidence_of(at.prior, linear)
+
+
+_FORGIVEN = 40.0  # tolerances a unit of noise level: at the default a relative residual of 0.4 lambda
+
 
 @dataclass(frozen=True)
 class MomentMatching(Guidance):
@@ -90,6 +122,10 @@ class MomentMatching(Guidance):
 
     Exact for Gaussian priors. Rozet et al. 2024 (arXiv:2405.13712), Boys et al. 2023 (arXiv:2310.06721). The
     solve is robust to a learned Jacobian, which is neither symmetric nor positive: linalg.robust_cg.
+
+    Where a surrogate stands in for the Jacobian the solve stops at a residual in proportion to the noise
+    level lambda: a mean wrong by delta changes the law of x_t by about |delta|^2 / lambda^2 nats an e-fold of
+    lambda, so that much noise forgives that much error.
     """
 
     cg_steps: Annotated[int, "conjugate-gradient steps at most, one vector-Jacobian product each"] = 20
@@ -104,6 +140,10 @@ class MomentMatching(Guidance):
                 f"or tolerance must be in [0, 1), but it is {self.tolerance}."
             )
 
+    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
+        """Unless the prior has a surrogate at each level; one right at its edge keeps the graph."""
+        return not bool(prior.beyond(level * (1 - 1e-12)).all())
+
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (A C A^T + V)^-1 (y - A D) of the mean."""
         linear = _linear(likelihood, "MomentMatching")
@@ -115,8 +155,20 @@ class MomentMatching(Guidance):
             return variance * p + linear.A(shift), shift
 
         r = linear.y.to(predicted) - predicted
-        patience = torch.where(at.beyond, self.cg_steps, self.patience)  # a surrogate is a true covariance
-        return at.shift_to_score(robust_cg(apply, r, self.cg_steps, self.tolerance, patience.to(r))[1])
+        beyond = at.beyond.to(r.device)
+        patience = torch.where(beyond, self.cg_steps, self.patience)  # a surrogate is a true covariance
+        loose = (_FORGIVEN * at.level).clamp_min(1).to(r)
+        tolerance = self.tolerance * torch.where(beyond, loose, 1.0)
+        return at.shift_to_score(robust_cg(apply, r, self.cg_steps, tolerance, patience)[1])
+
+    def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return log N(y; A D, A C A^T + V)."""
+        return self.twist(at, likelihood)[0]
+
+    def twist(self, at: Denoised, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
+        """Return it and its term from A C A^T, one vector-Jacobian product a measured entry."""
+        log_twist, shift = matched(at, _linear(likelihood, "MomentMatching"))
+        return log_twist, at.shift_to_score(shift)
 
 
 @dataclass(frozen=True)
@@ -138,11 +190,15 @@ class PiGDM(Guidance):
         """Return J^T A^T (r^2 A A^T + V)^-1 (y - A D)."""
         linear = _linear(likelihood, "PiGDM")
         predicted = linear.A(at.mean)
-        s2 = at.level**2
-        u = linear.solve(
-            s2 * self.data_variance / (s2 + self.data_variance), linear.y.to(predicted) - predicted, predicted
-        )
+        u = linear.solve(self._r2(at), linear.y.to(predicted) - predicted, predicted)
         return at.vjp(linear.At(u, at.mean))
+
+    def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return log N(y; A D, r^2 A A^T + V)."""
+        return white(_linear(likelihood, "PiGDM"), at.mean, self._r2(at))
+
+    def _r2(self, at: Denoised) -> Tensor:
+        return at.level**2 * self.data_variance / (at.level**2 + self.data_variance)
 
 
 @dataclass(frozen=True)
@@ -181,6 +237,10 @@ class ClassifierGuidance(Guidance):
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return grad log_prob_at in x_t."""
         return at.gradient(likelihood.log_prob_at)
+
+    def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
+        """Return log_prob_at, the likelihood's own."""
+        return likelihood.log_prob_at(at)
 
 
 @dataclass(frozen=True)

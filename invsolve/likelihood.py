@@ -258,22 +258,29 @@ class Classifier(Likelihood):
     """p(label | x_t) of a noise-aware classifier: net(x, sigma) -> logits (B, classes), x = x_t / alpha."""
 
     def __init__(self, net: torch.nn.Module, label: Annotated[int, "class to draw, from 0"] = 0) -> None:
-        """Keep the network and the class."""
+        """Keep the network and the class; the images' shape, where the network tells it."""
         self.net, self.label = net, label
+        self.shape: tuple[int | None, ...] | None = getattr(net, "shape", None)
 
-    def _log_class(self, x: Tensor, sigma: Tensor) -> Tensor:
-        logits: Tensor = self.net(x, sigma)
+    def log_classes(self, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """Log probability of every class for images with noise of levels sigma, clean if left out."""
+        level = torch.zeros(len(x), dtype=torch.float64, device=x.device) if sigma is None else sigma
+        logits: Tensor = self.net(x, level)
         if not 0 <= self.label < logits.shape[1]:
             raise InputError(f"no class {self.label} of {logits.shape[1]} classes, counted from 0.")
-        return logits.log_softmax(1)[:, self.label]
+        return logits.log_softmax(1)
+
+    def log_classes_at(self, at: Denoised) -> Tensor:
+        """Log probability of every class for the noisy image itself: (B, classes)."""
+        return self.log_classes(at.x / expand(at.alpha, at.x), at.level.to(at.x.device))
 
     def log_prob(self, x0: Tensor) -> Tensor:
         """Log probability of the label for a clean image: (B,)."""
-        return self._log_class(x0, torch.zeros(len(x0), dtype=torch.float64, device=x0.device))
+        return self.log_classes(x0)[:, self.label]
 
     def log_prob_at(self, at: Denoised) -> Tensor:
-        """Log probability of the label for the noisy image itself: (B,)."""
-        return self._log_class(at.x / expand(at.alpha, at.x), at.level.to(at.x.device))
+        """Log probability of the label given x_t: (B,)."""
+        return self.log_classes_at(at)[:, self.label]
 
     @property
     def content(self) -> str:

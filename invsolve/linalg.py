@@ -30,7 +30,7 @@ def robust_cg(
     apply: Callable[[Tensor], tuple[Tensor, Tensor]],
     b: Tensor,
     steps: int,
-    tolerance: float,
+    tolerance: float | Tensor,
     patience: int | Tensor = 1000,
 ) -> tuple[Tensor, Tensor]:
     """Solve K u = b by conjugate gradients, row by row, and return u with its image L u.
@@ -40,31 +40,35 @@ def robust_cg(
     learned Jacobian makes it neither, and plain conjugate gradients then explode. So each row stops where the
     curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b| or when `patience` steps
     brought no smaller residual, and returns its iterate of smallest residual: u = 0 when no residual fell
-    below |b|. A row that meets NaN is NaN.
+    below |b|. A row that meets NaN is NaN. tolerance and patience are numbers, or one for each row, (B,).
     """
     u = best_u = torch.zeros_like(b)
     image = best_image = torch.zeros((), dtype=b.dtype, device=b.device)
     r = p = b
     rr = best = dot(b, b)
     goal = tolerance**2 * rr
-    active, idle, broken = rr > 0, torch.zeros_like(rr), ~torch.isfinite(rr)
+    active, idle, spoilt = rr > 0, torch.zeros_like(rr), 0 * rr
     for _ in range(steps):
         kp, lp = apply(p)
         curvature = dot(p, kp)
         active = active & (curvature > 0)
-        step = torch.where(active, rr, 0.0) / torch.where(active, curvature, 1.0)
-        u, image, r = u + expand(step, b) * p, image + expand(step, lp) * lp, r - expand(step, b) * kp
+        step = torch.where(active, rr / curvature, 0.0)
+        u, r = torch.addcmul(u, expand(step, b), p), torch.addcmul(r, expand(-step, b), kp)
+        image = torch.addcmul(image, expand(step, lp), lp)
         new = dot(r, r)
-        broken = broken | ~torch.isfinite(curvature) | ~torch.isfinite(new)
+        spoilt = spoilt + 0 * (curvature + new)  # NaN from the first that is not finite
         better = active & (new < best)
-        best = torch.where(better, new, best)
-        best_u = torch.where(_column(better, b), u, best_u)
-        best_image = torch.where(_column(better, lp), image, best_image)
+        if better.all():  # as a rule: then no row needs to be picked
+            best, best_u, best_image = new, u, image
+        else:
+            best = torch.where(better, new, best)
+            best_u = torch.where(_column(better, b), u, best_u)
+            best_image = torch.where(_column(better, lp), image, best_image)
         idle = torch.where(better, 0.0, idle + 1)
         active = active & (new > goal) & (idle < patience)
         if not active.any():
             break
-        p = r + expand(torch.where(active, new, 0.0) / torch.where(active, rr, 1.0), b) * p
+        p = torch.addcmul(r, expand(torch.where(active, new / rr, 0.0), b), p)
         rr = new
-    spoilt = torch.where(broken, torch.nan, 0.0)  # NaN goes in, NaN comes out: never a silent zero
+    # NaN goes in, NaN comes out: never a silent zero
     return best_u + expand(spoilt, b), best_image + expand(spoilt, best_image if best_image.ndim else b)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import Divergence, InputError, Refused
+from invsolve.gamma import Gamma, Ramp, check_gamma, gamma_at
 from invsolve.guidance import Guidance, Level, MomentMatching
 from invsolve.likelihood import Likelihood
 from invsolve.linalg import expand
@@ -23,7 +24,7 @@ from invsolve.prior import Denoised, Prior
 from invsolve.rng import Noise
 from invsolve.sde import SDE, VE, Time
 
-__all__ = ["Evaluation", "Posterior"]
+__all__ = ["Evaluation", "Posterior", "Twisted"]
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,21 @@ class Evaluation:
     mean: Tensor
 
 
+@dataclass(frozen=True)
+class Twisted:
+    """What SMC needs of one network call: E[x_0 | x_t], E[x_0 | x_t, y], and gamma log p(y | x_t), (B,)."""
+
+    prior_mean: Tensor
+    mean: Tensor
+    log_twist: Tensor
+
+
 class Posterior:
     """p(x_0 | y) at every noise level: a prior, a likelihood (None for the prior alone), an SDE and a
     guidance.
 
-    gamma = 1 is Bayes' rule, as good as the guidance is; any other value has no posterior of its own.
+    gamma = 1 is Bayes' rule, as good as the guidance is; any other value, or a Ramp over the noise levels,
+    has no posterior of its own.
     shape is that of one sample; by default the prior's, or the operator's where the prior takes any size.
     """
 
@@ -49,22 +60,21 @@ class Posterior:
         *,
         sde: SDE | None = None,
         guidance: Guidance | None = None,
-        gamma: float = 1.0,
+        gamma: Gamma = 1.0,
         shape: tuple[int, ...] | None = None,
     ) -> None:
         """Fit the parts together; refuse shapes that do not agree."""
         self.prior, self.likelihood = prior, likelihood
         self.sde = VE() if sde is None else sde
         self.guidance = MomentMatching() if guidance is None else guidance
-        if not gamma >= 0:
-            raise InputError(f"gamma must be a number >= 0, but it is {gamma}.")
-        self.gamma = gamma
+        self.schedule = check_gamma(gamma)
+        self.gamma = gamma.low if isinstance(gamma, Ramp) else gamma  # that of clean images
         self.shape = _event_shape(prior, likelihood, shape)
         self.calls: Counter[str] = Counter()
 
     def at(self, x: Tensor, t: Time) -> Denoised:
         """Evaluate the prior at (x_t, t): the one network call."""
-        graph = self.likelihood is not None and self.guidance.needs_graph
+        graph = self.likelihood is not None and self.guidance.needs_graph_at(self.prior, self.sde.ratio(t))
         at = Denoised(self.prior, self.sde, x, t, graph=graph, calls=self.calls)
         return _finite(at, at.mean, "the prior's mean")
 
@@ -73,7 +83,8 @@ class Posterior:
         at = self.at(x, t)
         if self.likelihood is None:
             return at.score
-        return at.score + self.gamma * self._guide(at, self.likelihood)
+        gamma = torch.as_tensor(gamma_at(self.schedule, at.level))
+        return at.score + expand(gamma, x) * self._guide(at, self.likelihood)
 
     def _guide(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         with torch.no_grad():
@@ -86,6 +97,19 @@ class Posterior:
         score = self.score(x, t)
         alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
         return Evaluation(score, (x + sigma**2 * score) / alpha)
+
+    @torch.no_grad()
+    def twisted(self, x: Tensor, t: Time) -> Twisted:
+        """Both means and log p(y | x_t), float64, from one network call; Refused where there is none."""
+        at = self.at(x, t)
+        if self.likelihood is None:
+            return Twisted(at.mean, at.mean, torch.zeros(len(x), dtype=torch.float64, device=x.device))
+        log_twist, term = self.guidance.twist(at, self.likelihood)
+        for value in (log_twist, term):
+            _finite(at, value, f"the likelihood's term ({type(self.guidance).__name__})")
+        gamma = torch.as_tensor(gamma_at(self.schedule, at.level))
+        shift = expand(gamma * at.sigma**2 / at.alpha, x) * term.detach()
+        return Twisted(at.mean, at.mean + shift, gamma.to(x.device) * log_twist.detach().double())
 
     def mean(self, x: Tensor, t: Time) -> Tensor:
         """E[x_0 | x_t, y], the prior's mean shifted by the guidance: (B, *event)."""
@@ -113,7 +137,7 @@ class Posterior:
 
 
 def _finite(at: Denoised, value: Tensor, term: str) -> Denoised:
-    if not torch.isfinite(value).all():
+    if not value.sum().isfinite() and not value.isfinite().all():  # the sum costs a twentieth
         t, level = float(at.t[0]), float(at.level[0])
         raise Divergence(f"{term} became NaN or infinite at t = {t:.4g} (noise level {level:.4g}).")
     return at

@@ -67,6 +67,18 @@ class Prior(nn.Module, ABC):
         return (self.denoise(x, sigma) - x) / expand(sigma**2, x)
 
     @property
+    def extent(self) -> float:
+        """Standard deviation of the data along its widest direction, where that is known; else 0.
+
+        A walk that starts at less than a few times this noise level starts with the modes badly weighted.
+        """
+        return 0.0
+
+    def beyond(self, level: Tensor) -> Tensor:
+        """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
+        return level > (float("inf") if self.surrogate is None else self.surrogate.above)
+
+    @property
     def dtype(self) -> torch.dtype:
         """Of the samples: that of the first floating parameter or buffer after the centre, else float32."""
         return self._reference.dtype
@@ -169,17 +181,21 @@ class Denoised:
     @property
     def beyond(self) -> Tensor:
         """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
-        surrogate = self.prior.surrogate
-        return self.level > (float("inf") if surrogate is None else surrogate.above)
+        return self.prior.beyond(self.level)
 
     def shift_to_score(self, delta: Tensor) -> Tensor:
         """Term of the score that moves E[x_0 | x_t] by delta: (alpha / sigma^2) delta."""
         return expand(self.alpha / self.sigma**2, delta) * delta
 
     def gradient(self, log_prob: Callable[["Denoised"], Tensor]) -> Tensor:
-        """Gradient in x_t of log_prob(at) -> (B,), where at.x and at.mean carry the graph."""
-        live = object.__new__(Denoised)
-        live.__dict__.update(self.__dict__, x=self._x, mean=self._mean)
-        self.calls["vjp"] += len(self.x)
+        """Gradient in x_t of log_prob(at) -> (B,), where at.x and at.mean carry the graph.
+
+        What does not look at the mean costs no product with its Jacobian.
+        """
+        live, x = object.__new__(Denoised), self.x.clone().requires_grad_(True)
+        live.__dict__.update(self.__dict__, x=x, mean=self._mean)
         with torch.enable_grad():
-            return torch.autograd.grad(log_prob(live).sum(), self._x, retain_graph=True)[0]
+            value = log_prob(live).sum()
+            of_x, of_mean = torch.autograd.grad(value, (x, self._mean), retain_graph=True, allow_unused=True)
+        total = torch.zeros_like(self.x) if of_x is None else of_x
+        return total if of_mean is None else total + self.vjp(of_mean)

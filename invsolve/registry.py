@@ -5,6 +5,7 @@ may also be ./file.py:attribute, wherever a name is taken.
 """
 
 import importlib
+import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -100,6 +101,17 @@ class Registry:
     def options(self, kind: str, name: str) -> tuple[Option, ...]:
         """Options of a part, without importing it."""
         return self.part(kind, name).describe().options
+
+    def needs(self, kind: str, name: str) -> list[str]:
+        """Parameters without a default of a part's factory, which is not imported for that."""
+        part = self.part(kind, name)
+        with guarded(f"{kind} {name!r} of {part.distribution!r}"):
+            if isinstance(part.source, str):
+                from invsolve.source import needs_source
+
+                return needs_source(part.source)
+            parameters = inspect.signature(part.source).parameters.values()
+            return [p.name for p in parameters if p.default is p.empty]
 
     def build(
         self, kind: str, name: str, *args: object, options: Mapping[str, object] | None = None

@@ -19,7 +19,7 @@ from typing import Annotated, Literal, Optional, Union
 from invsolve.errors import PluginError
 from invsolve.options import Description, Option, Type, first_sentence, make_option
 
-__all__ = ["describe_source"]
+__all__ = ["describe_source", "needs_source"]
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 _TYPES: dict[str, object] = {
@@ -118,6 +118,31 @@ def describe_source(target: str) -> Description:
     return Description(
         first_sentence(ast.get_docstring(node) or ""), tuple(option for option in found if option)
     )
+
+
+def needs_source(target: str) -> list[str]:
+    """Parameters without a default of the factory "package.module:attribute"."""
+    name, _, attribute = target.partition(":")
+    try:
+        return _needed(_definition(_module(name), attribute)[1])
+    except (_Unknown, SyntaxError) as error:
+        raise PluginError(f"the source of {name!r} has no readable {attribute!r} ({error})") from None
+
+
+def _needed(node: ast.AST) -> list[str]:
+    """Names without a default: of a function, of __init__, or among the fields of a dataclass."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        a = node.args
+        positional = [*a.posonlyargs, *a.args]
+        bare = positional[: len(positional) - len(a.defaults)]
+        bare += [k for k, default in zip(a.kwonlyargs, a.kw_defaults, strict=True) if default is None]
+        return [argument.arg for argument in bare if argument.arg != "self"]
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    starts = [item for item in body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+    if starts:
+        return _needed(starts[0])
+    bare_fields = [item.target for item in body if isinstance(item, ast.AnnAssign) and item.value is None]
+    return [target.id for target in bare_fields if isinstance(target, ast.Name)]
 
 
 @dataclass(frozen=True)

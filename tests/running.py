@@ -80,6 +80,9 @@ def wrong(shape):
 
 def broken(shape):
     raise TypeError("no such thing")
+
+def forgetful(shape):
+    _Rows(shape, 4)
 '''
 
 

@@ -13,14 +13,15 @@ ROOT = Path(invsolve.__file__).parent
 LAYERS = [  # from the bottom; a package stands for all its modules
     {"errors", "files", "hookspecs"},
     {"sde", "linalg", "rng", "arrays", "images"},
-    {"prior", "exact", "likelihood", "operators", "priors"},
+    {"prior", "exact", "likelihood", "operators", "priors", "classifiers", "gamma"},
+    {"twist"},
     {"guidance"},
     {"posterior"},
     {"samplers", "training"},
     {"metrics", "diagnostics", "result"},
     {"plugins", "registry", "source", "isolation", "file_part", "options", "builtins"},
     {"solve", "testing"},
-    {"run"},
+    {"run", "bench"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

@@ -172,7 +172,7 @@ def test_a_factory_is_taken_from_a_file(tmp_path):
 
 FILES = {
     "has no 'hafl'. Did you mean 'half'\\? It defines: half": "def half(shape): ...",
-    "'hafl' of .* is a int, but a part is a function or a class": "hafl = 3",
+    "'hafl' of .* is of type int, but a part is a function or a class": "hafl = 3",
     "is broken: ModuleNotFoundError: No module named 'nowhere' \\(mine.py:2\\)": "x = 1\nimport nowhere",
     "is broken: SyntaxError": "def hafl(:",
 }

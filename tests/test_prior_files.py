@@ -86,6 +86,15 @@ def test_a_path_is_taken_as_text_too(file):
     assert load_prior(str(file)).name == "tiny"
 
 
+def test_a_file_of_ours_takes_no_hints_and_none_that_are_for_others(file):
+    file.with_name("prior.toml").write_text("num_heads = 4")
+    assert load_prior(file).name == "tiny"
+    with pytest.raises(InputError, match="a prior file of invsolve, which has no use for the hint sde"):
+        load_prior(file, sde="ve")
+    with pytest.raises(InputError, match="a shipped prior, which has no use for the hint sde"):
+        load_prior("photo", sde="ve")
+
+
 # refusals
 
 
@@ -139,8 +148,8 @@ def test_a_pickle_is_refused_and_never_run(tmp_path):
     (tmp_path / "plain.pt").write_bytes(pickle.dumps(trap))
     with zipfile.ZipFile(tmp_path / "zipped.pt", "w") as archive:
         archive.writestr("archive/data.pkl", pickle.dumps(trap))
-    assert "never opened" in refusal(tmp_path / "plain.pt")
-    assert "never opened" in refusal(tmp_path / "zipped.pt")
+    assert "nothing in it was run" in refusal(tmp_path / "plain.pt")
+    assert "cannot be read as weights" in refusal(tmp_path / "zipped.pt")
     assert not (tmp_path / "ran").exists()
 
 

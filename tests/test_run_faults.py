@@ -334,7 +334,10 @@ def test_a_picture_bomb_is_refused_before_it_is_decoded():
     assert_refused(run("bomb.png", "--simulate", "--operator", "inpaint"), 2, "144 million pixels")
 
 
-@pytest.mark.parametrize(("name", "told"), [("wrong", "wrong A_adjoint"), ("broken", "no such thing")])
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("wrong", "wrong A_adjoint"), ("broken", "no such thing"), ("forgetful", "returned None")],
+)
 def test_a_broken_operator_of_others_is_named(name, told):
     said = run("photo.png", "--simulate", "--operator", f"operators.py:{name}")
     assert_refused(said, 7, f"operators.py:{name}", told)

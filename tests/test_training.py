@@ -19,7 +19,18 @@ from invsolve.cli.train import train_command
 from invsolve.errors import InputError, UnknownName
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.network import Architecture
-from invsolve.training import TrainingConfig, checkpoint, data, ema, export, loop, loss, read_config, train
+from invsolve.training import (
+    TrainingConfig,
+    checkpoint,
+    data,
+    ema,
+    export,
+    kinds,
+    loop,
+    loss,
+    read_config,
+    train,
+)
 from invsolve.training.validate import denoising_psnr
 
 TINY = TrainingConfig(
@@ -113,7 +124,7 @@ def test_the_learning_rate_warms_up_stays_flat_and_falls_to_zero():
 
 def test_a_budget_of_seconds_ends_the_run(folder):
     config = dataclasses.replace(TINY, images=10**9, seconds=0.3)
-    reports = list(loop.steps(loop.Run(config), data.load_bank([folder], config)))
+    reports = list(loop.steps(loop.Run(config), kinds.Denoising(config, data.load_bank([folder], config))))
     assert reports[-1].share < 1
     assert reports[-1].rate < reports[len(reports) // 3].rate
 
@@ -174,8 +185,8 @@ def test_a_config_is_read_with_its_table(tmp_path):
     [
         ("bacth = 3", "Did you mean 'batch'"),
         ("[architecture]\nwidht = 3", "no training setting named 'widht'"),
-        ("batch = 'x'", "expected a int"),
-        ("scales = ['x']", "expected a float"),
+        ("batch = 'x'", "expected the type int"),
+        ("scales = ['x']", "expected the type float"),
         ("batch = 0", "must be positive"),
         ("sigma_min = 90", "is not below"),
         ("average = 1.0", r"must lie in \[0, 1\)"),
@@ -198,9 +209,10 @@ def test_a_misspelt_setting_is_an_unknown_name_and_a_missing_file_is_named(tmp_p
         read_config(tmp_path / "none.toml")
 
 
-def test_the_packaged_config_is_valid():
-    config = read_config(Path(loop.__file__).parent / "configs" / "photo.toml")
-    assert config.architecture == Architecture()
+@pytest.mark.parametrize("name", ["photo", "photo-finish"])
+def test_the_packaged_configs_of_photo_are_valid_and_of_one_architecture(name):
+    config = read_config(Path(loop.__file__).parent / "configs" / f"{name}.toml")
+    assert (config.name, config.architecture) == ("photo", Architecture())
 
 
 # the run and its files
@@ -223,7 +235,7 @@ def test_muon_steps_are_of_the_size_of_adamw_s_and_leave_the_other_weights_to_it
     config = dataclasses.replace(TINY, optimizer="muon", images=12 * TINY.batch, warm_up=1)
     run = loop.Run(config)
     bank, before = data.load_bank([folder], config), None
-    for report in loop.steps(run, bank):
+    for report in loop.steps(run, kinds.Denoising(config, bank)):
         if report.step == 10:  # the zeros of the first weights have moved: every gradient is of full rank
             before = run.named(run.vector)
         if report.step == 11:
@@ -266,7 +278,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(folder, tmp_path, optimizer):
 def test_every_step_and_every_process_sees_other_noise(folder):
     still = dataclasses.replace(TINY, rate=1e-12)
     bank = data.load_bank([folder], still)
-    seen = [report.loss for rank in (0, 1) for report in loop.steps(loop.Run(still), bank, rank)]
+    seen = [
+        report.loss
+        for rank in (0, 1)
+        for report in loop.steps(loop.Run(still), kinds.Denoising(still, bank), rank)
+    ]
     assert len(set(seen)) == len(seen) == 40
 
 
@@ -287,6 +303,36 @@ def test_a_run_killed_with_signal_9_repeats_its_loss_curve(folder, tmp_path):
     assert len(losses(tmp_path / "killed").splitlines()) < 20
     train(TINY, [folder], tmp_path / "killed")
     assert losses(tmp_path / "killed") == losses(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc to see the processes")
+def test_processes_end_with_the_one_that_started_them(folder, tmp_path):
+    (tmp_path / "c.toml").write_text(TOML.replace("images = 80", "images = 1_000_000"))
+    code = (
+        "import sys; from pathlib import Path; from invsolve.training import read_config, train\n"
+        "if __name__ == '__main__':\n"
+        "    train(read_config(Path(sys.argv[1])), [Path(sys.argv[2])], Path(sys.argv[3]), processes=2)"
+    )
+    (tmp_path / "start.py").write_text(code)
+    words = [sys.executable, tmp_path / "start.py", tmp_path / "c.toml", folder, tmp_path / "out"]
+    started = subprocess.Popen(words, stderr=subprocess.DEVNULL)
+    while checkpoint.latest(tmp_path / "out") is None and started.poll() is None:
+        time.sleep(0.05)
+    children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    assert len(children) >= 2
+    started.kill()
+    started.wait()
+    late = time.monotonic() + 60
+    while alive(children) and time.monotonic() < late:
+        time.sleep(0.1)
+    assert not alive(children)
+
+
+def alive(processes):
+    """Those of the processes that run: neither gone nor waiting to be buried."""
+    states = [Path(f"/proc/{pid}/stat") for pid in processes]
+    return [p for p in states if p.exists() and p.read_text().rsplit(")", 1)[1].split()[0] != "Z"]
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The command line: `invsolve run`, list, check, sample, train.
+"""The command line: `invsolve run`, list, check, sample, train, bench.
 
 A command reads flags, calls one library function and prints; it lives in cli/<name>.py as <name>_command and
 imports what is heavy inside its body, so that --help waits for no torch. `run` and `sample` also take the
@@ -23,7 +23,7 @@ from invsolve.errors import InvsolveError
 
 __all__ = ["build_app", "main"]
 
-_COMMANDS = ("run", "list", "check", "sample", "train")
+_COMMANDS = ("run", "list", "check", "sample", "train", "bench")
 _OPEN = ("run", "sample")  # these take the options of the chosen parts
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 _INTERRUPTED, _PIPE_CLOSED, _OUT_OF_MEMORY = 130, 141, 4
@@ -67,8 +67,10 @@ def build_app(names: Sequence[str] = _COMMANDS) -> typer.Typer:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     given = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a module of this package
-    words = [word for word in given if word != "--debug"]
-    sys.exit(_run(words or ["--help"], debug="--debug" in given))
+    end = given.index("--") if "--" in given else len(given)
+    names = [f"./{word}" if word.startswith("-") else word for word in given[end + 1 :]]  # files, not flags
+    words = [word for word in given[:end] if word != "--debug"] + names
+    sys.exit(_run(words or ["--help"], debug="--debug" in given[:end]))
 
 
 def _run(words: list[str], *, debug: bool) -> int:

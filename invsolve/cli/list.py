@@ -50,11 +50,28 @@ def _table(rows: Iterable[Row]) -> str:
 
 
 def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, str, str]:
-    """Give a part's description, its measured distance in brackets where it has one, and its flags."""
+    """Give a part's description, what is measured or known of it in brackets, and its flags."""
     figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
     summary = figures.get(row.name, {}).get("summary", "")
+    if row.kind == "prior" and row.distribution == "invsolve":
+        summary = _weights(row.name)
     flags = " ".join(f"--{option.name}" for option in row.options)
     return row.description, f"[{summary}]" if summary else "", flags
+
+
+def _weights(name: str) -> str:
+    """Say what the weight file of a shipped prior says of itself: size, noise levels, licence, megabytes."""
+    file = files("invsolve").joinpath(f"priors/weights/{name}.safetensors")
+    if not file.is_file():
+        return ""
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    known = json.loads(content[8 : 8 + length])["__metadata__"]
+    side = known.get("side", "any")
+    return (
+        f"{known['channels']} x {side} x {side}, sigma {float(known['sigma_min']):g} to "
+        f"{float(known['sigma_max']):g}, {len(content) / 1e6:.1f} MB, {known['licence']}"
+    )
 
 
 def _distances() -> dict[str, dict[str, dict[str, str]]]:

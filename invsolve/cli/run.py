@@ -12,13 +12,14 @@ import typer
 
 from invsolve.cli.flags import Parts, help_for, parse_part_options
 from invsolve.errors import InputError
+from invsolve.gamma import parse_gamma
 from invsolve.plugins import Registry, load
-from invsolve.run import drive, settings
+from invsolve.run import drive, free, settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
 from invsolve.run.words import as_json, as_text
 
-__all__ = ["option", "run_command", "show_help", "with_options"]
+__all__ = ["directory", "option", "run_command", "show_help", "with_options"]
 
 _NUMBERS = ("gamma", "steps", "samples", "seed", "device")
 _SWITCHES = ("simulate", "truth", "sigma-y", "out", "config", "overwrite", "json", "quiet", "help")
@@ -26,11 +27,20 @@ _OWN = (*_NUMBERS, *_SWITCHES, *settings.PARTS)
 _OPERATOR = "what happened to the image: a name of `invsolve list operators`, or ./file.py:NAME"
 _PRIOR = "what images look like: a name, or a weight file [default: photo]"
 _GAMMA = (
-    "weight of the likelihood; 1 is Bayes' rule, other values have no posterior of their own [default: 1]"
+    "weight of the likelihood, or HIGH:LOW for high to low noise; 1 is Bayes' rule, other values have no "
+    "posterior of their own [default: 1]"
 )
 _SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
 _GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"
+_OUT = "directory of the results [default: ./<stem>-<operator>]"
 _SIMULATE = "INPUT is a clean photo: degrade it first, and measure against it"
+
+
+def directory(text: str) -> Path:
+    """Read the path of a directory; the empty text, an unset variable as a rule, is none."""
+    if not text:
+        raise typer.BadParameter("the path is empty; name a directory, or leave the flag out")
+    return Path(text)
 
 
 def option(text: str, *names: str) -> Any:  # noqa: ANN401  typer's own class is an implementation detail
@@ -42,19 +52,21 @@ def run_command(
     ctx: typer.Context,
     operator: Annotated[str | None, option(_OPERATOR)] = None,
     prior: Annotated[str | None, option(_PRIOR)] = None,
-    likelihood: Annotated[str | None, option("noise of the measurement [default: gaussian]")] = None,
+    likelihood: Annotated[
+        str | None, option("noise of the measurement, or classifier [default: gaussian]")
+    ] = None,
     sde: Annotated[str | None, option("forward noising: ve, vp or subvp [default: ve]")] = None,
     guidance: Annotated[str | None, option(_GUIDANCE)] = None,
     sampler: Annotated[str | None, option("sampler [default: auto, which is pc]")] = None,
     predictor: Annotated[str | None, option("step of pc back in time [default: dpmpp]")] = None,
     corrector: Annotated[str | None, option("move of pc at fixed time [default: none]")] = None,
-    gamma: Annotated[float | None, option(_GAMMA)] = None,
+    gamma: Annotated[str | None, option(_GAMMA)] = None,
     steps: Annotated[int | None, option("steps from noise to sample [default: 40]")] = None,
     samples: Annotated[int | None, option("posterior samples to draw [default: 8]")] = None,
     sigma_y: Annotated[str | None, option(_SIGMA_Y)] = None,
     seed: Annotated[int | None, option("seed of samples and simulated noise [default: 0]")] = None,
     device: Annotated[str | None, option("auto, cpu, cuda or cuda:i [default: auto]")] = None,
-    out: Annotated[Path | None, option("directory of the results [default: ./<stem>-<operator>]")] = None,
+    out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
     simulate: Annotated[bool, option(_SIMULATE, "--simulate")] = False,
     truth: Annotated[Path | None, option("clean photo to compare with, for a measured INPUT")] = None,
     config: Annotated[
@@ -67,15 +79,19 @@ def run_command(
 ) -> None:
     """Reconstruct INPUT... (photos, folders, patterns); with none, a bundled photo is degraded and restored.
 
+    A likelihood without an operator takes no INPUT: --prior digits --likelihood classifier --label 7.
+
     The same command again goes on where it was interrupted, and returns at once when it had finished.
     """
     registry = load()
     tables = settings.merge(settings.read_config(config) if config else {}, _flags(ctx.params))
+    kind = free if free.is_free(tables, registry) else drive
+    tables = free.implied(tables) if kind is free else tables
     if help:
         return show_help(ctx, settings.options_of_parts(tables, registry, settings.PARTS), _OWN)
-    tables = settings.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
+    tables = kind.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
     with _resumable():
-        outcome = drive.run(tables, out, screen(quiet=quiet), overwrite=overwrite)
+        outcome = kind.run(tables, out, screen(quiet=quiet), overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
 
@@ -98,6 +114,8 @@ def _flags(values: dict[str, Any]) -> Tables:  # Any: what typer read
     """Tables of the run's own flags that were given."""
     given: Tables = {kind: {"name": values[kind]} for kind in settings.PARTS if values[kind]}
     run = {key: values[key] for key in _NUMBERS if values[key] is not None}
+    if "gamma" in run and ":" not in run["gamma"]:
+        run["gamma"] = parse_gamma(run["gamma"])  # a number in run.toml, too
     if values["simulate"]:
         run["simulate"] = True
     if values["truth"] is not None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from invsolve.cli.run import option, show_help, with_options
+from invsolve.cli.run import directory, option, show_help, with_options
 from invsolve.errors import InputError
 from invsolve.plugins import Registry, load
 from invsolve.run import settings
@@ -15,6 +15,7 @@ from invsolve.run.settings import Tables
 
 __all__ = ["sample_command"]
 
+_OUT = "directory of the results [default: ./<prior>-samples]"
 _KINDS = ("prior", "sde", "sampler", "predictor", "corrector")
 _OWN = (*_KINDS, "n", "size", "steps", "seed", "device", "out", "overwrite", "json", "quiet", "help")
 
@@ -33,7 +34,7 @@ def sample_command(
     steps: Annotated[int | None, option("steps from noise to sample [default: 40]")] = None,
     seed: Annotated[int, option("seed of the samples")] = 0,
     device: Annotated[str, option("auto, cpu, cuda or cuda:i")] = "auto",
-    out: Annotated[Path | None, option("directory of the results [default: ./<prior>-samples]")] = None,
+    out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
     overwrite: Annotated[bool, option("write over earlier samples", "--overwrite")] = False,
     json: Annotated[bool, option("print one JSON object instead of text", "--json")] = False,
     quiet: Annotated[bool, option("show no progress", "--quiet")] = False,

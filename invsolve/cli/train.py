@@ -1,4 +1,4 @@
-"""The command `invsolve train`: learn a prior from a folder of images."""
+"""The command `invsolve train`: learn a prior, or a classifier p(c | x_t), from images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,10 +12,14 @@ def train_command(
     config: Annotated[
         Path, typer.Option(help="TOML file of settings; see invsolve/training/configs/photo.toml")
     ],
-    data: Annotated[
-        list[Path], typer.Option(help="folder of images, searched deeply; may be given several times")
-    ],
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights; a started run goes on")],
+    data: Annotated[
+        list[Path] | None,
+        typer.Option(help="folder of images, searched deeply, perhaps several; idx or npz for whole images"),
+    ] = None,
+    kind: Annotated[
+        str | None, typer.Option(help="what to learn: prior or classifier [default: the config's]")
+    ] = None,
     validation: Annotated[Path | None, typer.Option(help="folder of other images, to measure on")] = None,
     processes: Annotated[int, typer.Option(help="single-thread processes that share the work", min=1)] = 1,
     start: Annotated[
@@ -28,13 +32,13 @@ def train_command(
         float | None, typer.Option(help="seconds to train in all, over all slices", min=1)
     ] = None,
 ) -> None:
-    """Train a prior on images; the same command again resumes, a changed budget bends the schedule."""
+    """Train a prior or a classifier; the same command again resumes, a changed budget bends the schedule."""
     from invsolve.training import read_config, train
 
-    settings = read_config(config)
+    settings = read_config(config, kind)
     train(
         settings,
-        data,
+        data or [],
         out,
         validation=validation,
         processes=processes,

@@ -1,4 +1,4 @@
 """Learned priors: the network, its file, the adapter to physical units, and the shipped weights by name.
 
-Read network, denoiser, formats, catalogue in this order.
+Read network, denoiser, formats, catalogue in this order; checkpoints holds the formats of other toolkits.
 """

@@ -33,9 +33,10 @@ def bfloat16_pays() -> bool:
 
 
 class DenoiserPrior(Prior):
-    """Images of any size through a trained denoiser; noise levels in physical units.
+    """Images through a trained denoiser, mostly of any size; noise levels in physical units.
 
     surrogate_above: level beyond which the covariance of photographs stands in for the network's derivative.
+    side: height and width in pixels of images that come in one size only; None for any.
     """
 
     def __init__(
@@ -48,11 +49,12 @@ class DenoiserPrior(Prior):
         data_range: tuple[float, float] = (-1.0, 1.0),
         surrogate_above: float | None = None,
         name: str = "denoiser",
+        side: int | None = None,
     ) -> None:
         """Freeze the network's weights, so that derivatives go to the image alone."""
         super().__init__()
         self.network = network.requires_grad_(False).eval()
-        self.name, self.shape = name, (channels, None, None)
+        self.name, self.shape = name, (channels, side, side)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.low, self.span = data_range[0], data_range[1] - data_range[0]
         self.centre.fill_(0.5)

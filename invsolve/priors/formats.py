@@ -8,6 +8,7 @@
                  sigma_min, sigma_max    trained noise levels in physical units (images in [0, 1])
                  sha256        of the payload
                  name, licence, images (seen in training), config_hash
+                 side          pixels a side, for images of one size only
     payload    the tensors
 
 A file is looked at before it is believed: length, header, hash, names, shapes and finite values, each with
@@ -152,6 +153,14 @@ def surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
     return level
 
 
+def side_of(path: Path, metadata: Mapping[str, str]) -> int | None:
+    """Height and width of images that come in one size; None where none is stated."""
+    text = metadata.get("side")
+    if text is not None and not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise InputError(f"{path} states side = {text}; it must be a number of pixels.")
+    return None if text is None else int(text)
+
+
 def load_safetensors_prior(path: Path) -> DenoiserPrior:
     """Load a prior, or refuse the file in one line."""
     content = contents(path)
@@ -174,6 +183,7 @@ def load_safetensors_prior(path: Path) -> DenoiserPrior:
         data_range=data_range,
         surrogate_above=surrogate_level(path, metadata),
         name=metadata.get("name", path.stem),
+        side=side_of(path, metadata),
     )
     prior.metadata, prior.sha256 = metadata, sha256
     return prior

@@ -32,6 +32,16 @@ def _spectrum(height: int, width: int) -> Tensor:
     return power
 
 
+@lru_cache(maxsize=4)
+def _gain(
+    variances: tuple[float, ...], levels: tuple[float, ...], height: int, width: int, dtype: torch.dtype
+) -> Tensor:
+    """C(f) for each level and principal colour: (levels, C, H, W // 2 + 1)."""
+    power = _spectrum(height, width) * torch.tensor(variances, dtype=torch.float64)[:, None, None]
+    noise = (torch.tensor(levels, dtype=torch.float64) ** 2).reshape(-1, 1, 1, 1)
+    return (power * noise / (power + noise)).to(dtype)
+
+
 class StationaryCovariance:
     """Cov[x_0 | x_t] of the Gaussian above, used at noise levels beyond `above` (physical units)."""
 
@@ -45,10 +55,11 @@ class StationaryCovariance:
 
     def covariance(self, v: Tensor, level: Tensor) -> Tensor:
         """Apply C to v (B, C, H, W) at noise levels (B,), in the dtype of v."""
-        power = _spectrum(v.shape[-2], v.shape[-1]) * self.variances[:, None, None]
-        noise = (level.double().cpu() ** 2).reshape(-1, 1, 1, 1)
-        gain = (power * noise / (power + noise)).to(v)
+        levels = level.tolist()
+        levels = levels[:1] if min(levels) == max(levels) else levels  # one table serves a whole batch
+        gain = _gain(tuple(self.variances.tolist()), tuple(levels), v.shape[-2], v.shape[-1], v.dtype)
         axes = self.axes.to(v)
-        turned = torch.einsum("ck,bchw->bkhw", axes, v)
-        filtered = torch.fft.irfft2(torch.fft.rfft2(turned) * gain, s=v.shape[-2:])
-        return torch.einsum("ck,bkhw->bchw", axes, filtered)
+        turned = (axes.mT @ v.flatten(2)).reshape(v.shape)
+        filtered = torch.fft.irfft2(torch.fft.rfft2(turned) * gain.to(v.device), s=v.shape[-2:])
+        back: Tensor = axes @ filtered.flatten(2)
+        return back.reshape(v.shape)

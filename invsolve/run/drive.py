@@ -19,7 +19,7 @@ from invsolve.run.executor import Workers, cores, here
 from invsolve.run.inputs import Input, directories, expand, read
 from invsolve.run.lock import locked
 from invsolve.run.screen import Screen
-from invsolve.run.settings import Tables, to_toml
+from invsolve.run.settings import Tables, resolve, to_toml
 from invsolve.run.tables import row_of, write_table
 from invsolve.run.units import Unit, chunk_size
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from invsolve.images import LoadedImage
     from invsolve.run.prepare import Case
 
-__all__ = ["Outcome", "run"]
+__all__ = ["Outcome", "resolve", "run"]
 
 _WORTH = 256 * 256 * 50 // 2  # pixels x steps x samples that take longer than it takes to start processes
 _GPU = Path("/dev/nvidiactl")  # there may be a GPU: asking torch would take seconds

@@ -10,11 +10,11 @@ __all__ = ["Done", "Event", "Failed", "Tick"]
 @dataclass(frozen=True)
 class Tick:
     """A step was made: the share of the unit that is done, 0 to 1, and the mean chi2 of its samples'
-    states."""
+    states, where there is a measurement."""
 
     unit: Unit
     share: float
-    chi2: float
+    chi2: float | None
 
 
 @dataclass(frozen=True)

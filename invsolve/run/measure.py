@@ -98,6 +98,11 @@ def _measured(source: Source) -> Problem:
 def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = None) -> Any:  # noqa: ANN401  a physics
     """Build the operator, for an image that is large enough and that the prior takes."""
     operator = parts.build_operator(source.tables, shape, "cpu", alpha)
+    if operator is None:
+        raise PluginError(
+            f"the factory of operator {source.operator!r} returned None; "
+            "it must return the operator it makes. Is a return missing?"
+        )
     if len(shape) != 3 or min(shape[1:]) < MIN_SIDE:
         sides = " x ".join(map(str, shape[1:]))
         raise InputError(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
+from invsolve.gamma import parse_gamma
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, measured_entries
 from invsolve.options import check_table
@@ -56,7 +57,8 @@ class Parts:
         y = torch.from_numpy(problem.y).to(prior.device, prior.dtype)
         likelihood = Gaussian(y, operator, problem.sigma_y)
         sde, guidance = (build(kind, tables) for kind in ("sde", "guidance"))
-        posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=tables["run"]["gamma"])
+        gamma = parse_gamma(str(tables["run"]["gamma"]))
+        posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)
         known = measured_entries(operator, problem.shape, y)
         return cls(posterior, likelihood, build_sampler(tables), tables["run"]["steps"], known)
 
@@ -143,7 +145,8 @@ def _loaded(table: str, device: str) -> Prior:
     if is_weight_file(name, registry()):
         from invsolve.priors import catalogue
 
-        return catalogue.load_prior(name).to(device)
+        hints = {key: value for key, value in tables["prior"].items() if key != "name"}
+        return catalogue.load_prior(name, **hints).to(device)
     prior: Prior = build("prior", tables).to(device)
     return prior
 

@@ -22,7 +22,7 @@ __all__ = ["check_settings", "difference", "files_of", "finish", "finished", "fo
 FINISHED = "finished.json"
 _PLACES = ("run.input", "run.truth")  # where a file lies; what is in it is hashed
 _FILES = (FINISHED, "run.toml", "posterior.h5", "metrics.json", "summary.csv", "failures.csv", "report.html")
-_PICTURES = ("measurement.png", "mean.png", "std.png")
+_PICTURES = ("measurement.png", "mean.png", "std.png", "sheet.png")
 
 
 def files_of(tables: Tables) -> dict[str, Path]:
@@ -31,7 +31,7 @@ def files_of(tables: Tables) -> dict[str, Path]:
     named = {
         key: Path(value.rpartition(":")[0] if ".py:" in value else value) for key, value in texts.items()
     }
-    wanted = ("run.truth", *(f"{kind}.{key}" for kind in PARTS for key in tables[kind]))
+    wanted = ("run.truth", *(f"{kind}.{key}" for kind in PARTS for key in tables.get(kind, {})))
     return {key: named[key] for key in wanted if key in named and named[key].suffix and named[key].is_file()}
 
 

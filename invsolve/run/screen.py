@@ -53,7 +53,8 @@ class Screen:
         if isinstance(event, Tick):
             self.started = self.started or time.monotonic()
             self._samples[unit.id] = unit.n * event.share
-            self._chi2[unit.id] = event.chi2
+            if event.chi2 is not None:
+                self._chi2[unit.id] = event.chi2
         elif isinstance(event, Done):
             self._samples[unit.id] = unit.n
             self._chi2.pop(unit.id, None)

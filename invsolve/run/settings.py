@@ -9,6 +9,7 @@ Options are read from sources, so nothing heavy is imported here, and equal sett
 """
 
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,8 +17,9 @@ from typing import Any
 
 from invsolve.errors import InputError, UnknownName
 from invsolve.file_part import is_file_part
+from invsolve.gamma import parse_gamma
 from invsolve.operators.inpaint import DEFAULT_KEEP
-from invsolve.options import Option, check_table
+from invsolve.options import Option, check_table, describe
 from invsolve.registry import Registry
 from invsolve.source import Expression
 
@@ -55,7 +57,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "simulate": (bool,),
     "truth": (str,),
     "sigma_y": (float, int, str),
-    "gamma": (float, int),
+    "gamma": (float, int, str),
     "steps": (int,),
     "samples": (int,),
     "seed": (int,),
@@ -108,7 +110,9 @@ def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Ta
     tables: Tables = {"run": run} | resolve_parts(given, registry, PARTS, config)
     if tables["likelihood"]["name"] != "gaussian":
         name = tables["likelihood"]["name"]
-        raise InputError(f"--likelihood {name} is for the library: a run takes gaussian noise, so far.")
+        raise InputError(
+            f"--likelihood {name} is for the library: with an operator a run takes gaussian noise, so far."
+        )
     take_steps(run, tables["sampler"])
     if "antithetic" in tables["sampler"] and "antithetic" not in given.get("sampler", {}):
         tables["sampler"]["antithetic"] = True  # the mean of a few samples is what a run is for
@@ -159,6 +163,8 @@ def _absolute(name: str) -> str:
     path, colon, attribute = name.rpartition(":")
     if is_file_part(name) and colon:
         return f"{Path(path).absolute()}:{attribute}"
+    if os.sep in name and Path(name).is_dir():
+        return str(Path(name).absolute())
     return str(plain(name))
 
 
@@ -170,11 +176,11 @@ def _options(kind: str, name: str, table: Mapping[str, object], registry: Regist
 
 
 def options_of(kind: str, name: str, registry: Registry) -> tuple[Option, ...]:
-    """Options of a chosen part; a prior given as a file has none."""
+    """Options of a chosen part; those of a prior given as a file say what the file cannot tell."""
     if kind == "sampler" and name == "auto":
         name = "pc"
     if kind == "prior" and is_weight_file(name, registry):
-        return ()
+        return describe("invsolve.priors.checkpoints.hints:Hints").options
     return registry.options(kind, name)
 
 
@@ -187,7 +193,7 @@ def options_of_parts(tables: Tables, registry: Registry, kinds: Iterable[str]) -
 
 def is_weight_file(name: str, registry: Registry) -> bool:
     """Whether a prior is given by the path of its weights: neither a name nor ./file.py:factory."""
-    by_path = bool(Path(name).suffix) or len(Path(name).parts) > 1
+    by_path = bool(Path(name).suffix) or len(Path(name).parts) > 1 or Path(name).is_dir()
     return by_path and name not in registry.names("prior") and not is_file_part(name)
 
 
@@ -212,8 +218,7 @@ def check_counts(run: Mapping[str, Any]) -> None:  # Any: see Tables
 
 def _check_numbers(run: Mapping[str, Any]) -> None:  # Any: see Tables
     check_counts(run)
-    if not 0 <= run["gamma"] < math.inf:
-        raise InputError(f"--gamma must be a number >= 0, but it is {run['gamma']}; 1 is Bayes' rule.")
+    parse_gamma(str(run["gamma"]))
     sigma_y = run.get("sigma_y")
     if sigma_y is None:
         raise InputError(

@@ -21,7 +21,7 @@ from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 
-__all__ = ["draw", "write"]
+__all__ = ["draw", "sheet", "write"]
 
 _SIDE = 64
 
@@ -69,10 +69,10 @@ def write(result: Result, out: Path) -> None:
     writable(out / "samples")
     for k, sample in enumerate(result.samples):
         save_png(out / "samples" / f"{k:03d}.png", sample)
-    save_png(out / "sheet.png", _sheet(result.samples))
+    save_png(out / "sheet.png", sheet(result.samples))
 
 
-def _sheet(samples: Tensor) -> Tensor:
+def sheet(samples: Tensor) -> Tensor:
     """All samples (n, C, H, W) as one picture, row by row, in a grid about square."""
     n, channels, height, width = samples.shape
     columns = math.ceil(math.sqrt(n))

@@ -10,7 +10,9 @@ from invsolve.run.drive import Outcome
 __all__ = ["as_json", "as_text"]
 
 Report = Mapping[str, Any]  # Any: JSON
-_FILES = ("posterior.h5", "metrics.json", "run.toml", "measurement.png", "mean.png", "std.png", "samples")
+_PICTURES = ("measurement.png", "mean.png", "std.png", "sheet.png", "samples")
+_FILES = ("posterior.h5", "metrics.json", "run.toml", *_PICTURES)
+_TRUST = ("chi2", "coverage90", "dispersion", "recognised", "log_likelihood")
 
 
 def as_text(outcome: Outcome) -> str:
@@ -29,8 +31,7 @@ def _image(report: Report) -> str:
     if "psnr" in m:
         names = {"measurement": "measurement", "sample": "one sample", "mean": "posterior mean"}
         lines.append("  PSNR       " + "   ".join(f"{names[k]} {_decibel(v)}" for k, v in m["psnr"].items()))
-    trust = {"chi2": "chi2", "coverage90": "coverage90", "dispersion": "dispersion"}
-    lines.append("  posterior  " + "   ".join(f"{word} {m[k]:.3g}" for k, word in trust.items() if k in m))
+    lines.append("  posterior  " + "   ".join(f"{k.replace('_', ' ')} {m[k]:.3g}" for k in _TRUST if k in m))
     calls = f"{m['nfe']['forward']:.0f} forward + {m['nfe']['vjp']:.0f} vjp network calls a sample"
     lines.append(f"  cost       {calls}   {m['samples']} samples   {m['seconds']:.1f} s")
     lines += [f"  note       {note}" for note in report["notes"]]

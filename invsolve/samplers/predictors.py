@@ -20,9 +20,10 @@ from typing import Annotated, Literal
 
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, Refused
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
+from invsolve.sde import SDE
 
 __all__ = [
     "Ancestral",
@@ -57,6 +58,17 @@ class Predictor(ABC):
     ) -> tuple[Tensor, Memory | None]:
         """Return x_s and what the next step should remember."""
 
+    def kernel(self, sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+        """Mean and standard deviation of x_s, a Gaussian given x_t, where E[x_0 | x_t] is taken for mean."""
+        raise Refused(
+            f"{self!r} draws x_s from no Gaussian, and SMC weighs by its density: "
+            "take predictor dpmpp, ancestral, reverse-diffusion or euler-maruyama."
+        )
+
+    def ahead(self, memory: Memory) -> Tensor:
+        """Value of D to take over the whole step, from D now and before; D itself for one-step methods."""
+        return memory.mean
+
 
 @dataclass(frozen=True)
 class NoPredictor(Predictor):
@@ -81,6 +93,11 @@ class EulerMaruyama(Predictor):
         drift = f * x - g**2 * posterior.score(x, t)
         return x - drift * dt + g * math.sqrt(dt) * noise(), None
 
+    def kernel(self, sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+        """The step above, with the score that belongs to the mean."""
+        f, g, dt = float(sde.f(t)), float(sde.g(t)), float(t - s)
+        return x - (f * x - g**2 * _score(sde, x, t, mean)) * dt, g * math.sqrt(dt)
+
 
 @dataclass(frozen=True)
 class ReverseDiffusion(Predictor):
@@ -93,6 +110,11 @@ class ReverseDiffusion(Predictor):
         a, b = (float(v) for v in posterior.sde.transition(s, t))
         return (2 - a) * x + b**2 * posterior.score(x, t) + b * noise(), None
 
+    def kernel(self, sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+        """The step above, with the score that belongs to the mean."""
+        a, b = (float(v) for v in sde.transition(s, t))
+        return (2 - a) * x + b**2 * _score(sde, x, t, mean), b
+
 
 @dataclass(frozen=True)
 class Ancestral(Predictor):
@@ -102,11 +124,12 @@ class Ancestral(Predictor):
         self, posterior: Posterior, x: Tensor, t: Tensor, s: Tensor, noise: Noise, memory: Memory | None
     ) -> tuple[Tensor, Memory | None]:
         """Return alpha_s (q xh_t + (1 - q) D) + sigma_s sqrt(1 - q) z."""
-        sde = posterior.sde
-        q = float((sde.ratio(s) / sde.ratio(t)) ** 2)
-        alpha_t, alpha_s, sigma_s = float(sde.alpha(t)), float(sde.alpha(s)), float(sde.sigma(s))
-        mean = alpha_s * (q / alpha_t * x + (1 - q) * posterior.mean(x, t))
-        return mean + sigma_s * math.sqrt(1 - q) * noise(), None
+        mean, std = self.kernel(posterior.sde, x, t, s, posterior.mean(x, t))
+        return mean + std * noise(), None
+
+    def kernel(self, sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+        """alpha_s (q xh_t + (1 - q) D) and sigma_s sqrt(1 - q)."""
+        return _bridge(sde, x, t, s, mean)
 
 
 @dataclass(frozen=True)
@@ -185,6 +208,15 @@ class DPMpp(Predictor):
         last = memory.last
         return x, Memory(memory.mean, h, None if last is None else Memory(last.mean, last.length))
 
+    def kernel(self, sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+        """With D looked ahead for mean, the step of kind sde is ancestral sampling's."""
+        return _bridge(sde, x, t, s, mean) if self.kind == "sde" else super().kernel(sde, x, t, s, mean)
+
+    def ahead(self, memory: Memory) -> Tensor:
+        """D and its differences, so that (1 - e^-2h) times it is what the step adds."""
+        eh = 2 * memory.length
+        return memory.mean - self._ahead(memory, eh) / math.expm1(-eh)
+
     def _ahead(self, now: Memory, eh: float) -> Tensor | float:
         """What the change of D over the step adds: nothing at first, then D1's term, then D2's too."""
         last = now.last
@@ -200,3 +232,15 @@ class DPMpp(Predictor):
         phi_3 = phi_2 / eh - 0.5
         second = (d0 - d1) / (r0 + r1)
         return phi_2 * (d0 + r0 * second) - phi_3 * second
+
+
+def _bridge(sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
+    """Mean and standard deviation of q(x_s | x_t, x_0 = mean)."""
+    q = float((sde.ratio(s) / sde.ratio(t)) ** 2)
+    alpha_t, alpha_s = float(sde.alpha(t)), float(sde.alpha(s))
+    return alpha_s * (q / alpha_t * x + (1 - q) * mean), float(sde.sigma(s)) * math.sqrt(1 - q)
+
+
+def _score(sde: SDE, x: Tensor, t: Tensor, mean: Tensor) -> Tensor:
+    """Score that belongs to E[x_0 | x_t] = mean, by Tweedie's formula."""
+    return (float(sde.alpha(t)) * mean - x) / float(sde.sigma(t)) ** 2

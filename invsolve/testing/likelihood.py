@@ -126,7 +126,9 @@ def likelihood_case(
     """Make the case: a built likelihood as it is, a factory with the operator y = x."""
     if hasattr(likelihood, "log_prob") and not isinstance(likelihood, type):
         own = shape or getattr(likelihood, "shape", None) or _SHAPE
-        return LikelihoodCase(likelihood, tuple(own))
+        return LikelihoodCase(likelihood, tuple(side or 8 for side in own))
+    if all(p.default is not p.empty for p in inspect.signature(likelihood).parameters.values()):
+        return likelihood_case(likelihood(), shape)  # of x_0 alone, without measurement
     return LikelihoodCase(_built(likelihood), _SHAPE)
 
 

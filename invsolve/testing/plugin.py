@@ -1,8 +1,8 @@
 """Check the parts of a plugin, whatever their kind, and find what `invsolve check` is asked to check.
 
 A target is a part (stripes, or operator:stripes where two kinds share a name), a file (./mine.py:stripes), a
-plugin by its entry point or distribution (invsolve-stripes), or the folder of a plugin's project, whose
-pyproject.toml names its modules; it need not be installed.
+plugin by its entry point or distribution (invsolve-stripes), a file of weights, or the folder of a plugin's
+project, whose pyproject.toml names its modules; it need not be installed.
 """
 
 import sys
@@ -17,6 +17,8 @@ from invsolve.file_part import is_file_part
 from invsolve.hookspecs import GROUP, KINDS
 from invsolve.isolation import guarded
 from invsolve.plugins import Part, Registry, load, parts_of
+from invsolve.priors.catalogue import is_weights, load_prior
+from invsolve.priors.denoiser import DenoiserPrior
 from invsolve.samplers.correctors import Corrector
 from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import NoPredictor, Predictor
@@ -95,7 +97,19 @@ def find(target: str) -> list[Part]:
         raise InputError(f"{name!r} is a part of {len(named)} kinds: write {choices}.")
     if named:
         return [registry.part(named[0], name)]
+    if kind in ("", "prior") and is_weights(name):
+        return [_of_weights(name)]
     return _of_project(Path(name)) if Path(name).is_dir() else _of_plugin(registry, name)
+
+
+def _of_weights(name: str) -> Part:
+    """Weights as a part; what they do not tell stands in prior.toml beside them."""
+
+    def weights() -> DenoiserPrior:
+        """Weights of a file."""
+        return load_prior(name)
+
+    return Part("prior", name, weights, "file", "")
 
 
 def _guessed(part: Part) -> str:

@@ -1,19 +1,23 @@
-"""Training of learned priors: `train` reads a config and image folders, leaves checkpoints and weights.
+"""Training of priors and classifiers: `train` reads a config and images, leaves checkpoints and weights.
 
     OUT/step-*/          the newest checkpoint (invsolve.training.checkpoint)
     OUT/loss.csv         step, loss: one line a step
-    OUT/validation.jsonl denoising PSNR per noise level of the averaged weights
-    OUT/<name>.safetensors  the averaged weights as a prior, written at the end
+    OUT/validation.jsonl denoising PSNR, or accuracy, per noise level of the averaged weights
+    OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
 
-The same call again goes on where the last one stopped. Read config, data, loss, loop in this order.
+The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop in this order;
+objectives, sliced and bound are the other losses of score matching, for any network and small problems.
 """
 
 import dataclasses
 import json
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import parent_process
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -25,11 +29,10 @@ from invsolve.priors.formats import load_safetensors_prior
 from invsolve.priors.network import DenoisingUNet
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig, read_config
-from invsolve.training.data import centre_crops, load_bank
 from invsolve.training.export import export
+from invsolve.training.kinds import KINDS, Task, load_source
 from invsolve.training.loop import Report, Run, steps
 from invsolve.training.progress import shown
-from invsolve.training.validate import SIGMAS, denoising_psnr
 
 __all__ = ["Job", "TrainingConfig", "export", "read_config", "train"]
 
@@ -61,8 +64,10 @@ def train(
 
     start is a weight file of the same architecture to begin from, in place of random weights.
     """
-    if processes < 1 or not folders:
-        raise InputError(f"{processes} processes and {len(folders)} folders; expected at least one of each.")
+    if processes < 1:
+        raise InputError(f"{processes} processes; expected at least one.")
+    if not folders and config.data != "phantoms":
+        raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
     budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
     config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
     job = Job(config, tuple(folders), out, validation, processes, start)
@@ -77,8 +82,11 @@ def train(
 
 
 def join(rank: int, job: Job, meeting: str) -> None:
-    """Run as one of several processes, a single thread each."""
+    """Run as one of several processes, a single thread each, which end with the one that started them."""
     torch.set_num_threads(1)
+    parent = parent_process()
+    assert parent is not None, "spawn starts this"
+    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=job.processes)
     together(rank, job)
@@ -138,20 +146,21 @@ def save(run: Run, job: Job) -> Path:
 def work(rank: int, job: Job) -> None:
     """Train as process number rank; the first one also reports, validates and saves."""
     world = dist.get_world_size() if dist.is_initialized() else 1
-    run, bank = resumed(job), load_bank(job.folders, job.config)
-    reports = steps(run, bank, rank, world)
+    run, source = resumed(job), load_source(job.folders, job.config)
+    task = KINDS[job.config.kind].task(job.config, source)
+    reports = steps(run, task, rank, world)
     if rank > 0:
         for _ in reports:
             pass
         return
-    for _ in recorded(run, job, shown(reports)):
+    for _ in recorded(run, job, task, shown(reports)):
         pass
     save(run, job)
-    validate(run, job)
+    validate(run, job, task)
     export(job.out, job.out / f"{job.config.name}.safetensors")
 
 
-def recorded(run: Run, job: Job, reports: Iterator[Report]) -> Iterator[Report]:
+def recorded(run: Run, job: Job, task: Task, reports: Iterator[Report]) -> Iterator[Report]:
     """Pass the reports on; write the losses, and now and then a checkpoint and a validation."""
     job.out.mkdir(parents=True, exist_ok=True)
     file = job.out / "loss.csv"
@@ -166,19 +175,18 @@ def recorded(run: Run, job: Job, reports: Iterator[Report]) -> Iterator[Report]:
                 save(run, job)
                 saved = time.monotonic()
             if time.monotonic() - validated >= job.config.validate_seconds:
-                validate(run, job)
+                validate(run, job, task)
                 validated = time.monotonic()
             yield report
 
 
-def validate(run: Run, job: Job) -> None:
-    """Append the denoising PSNR of the averaged weights to validation.jsonl."""
-    if job.validation is None:
+def validate(run: Run, job: Job, task: Task) -> None:
+    """Append the figures of the averaged weights to validation.jsonl, if there are images for it."""
+    if job.validation is None and not job.config.hold_out and job.config.data != "phantoms":
         return
-    images = centre_crops(job.validation, 128, 16, job.config.architecture.in_channels)
-    network = run.averaged()
     with torch.autocast("cpu", torch.bfloat16):
-        psnr = {str(s): round(denoising_psnr(network, images, s).mean().item(), 2) for s in SIGMAS}
-    row = {"step": run.step, "images": run.images, "seconds": round(run.seconds), "psnr": psnr}
+        figures = task.measured(run.averaged(), job.validation)
+    rounded = {name: {s: round(v, 4) for s, v in row.items()} for name, row in figures.items()}
+    row = {"step": run.step, "images": run.images, "seconds": round(run.seconds), **rounded}
     with (job.out / "validation.jsonl").open("a") as file:
         file.write(json.dumps(row) + "\n")

@@ -12,12 +12,18 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from invsolve.classifiers.network import ClassifierArchitecture
 from invsolve.errors import InputError, UnknownName
 from invsolve.priors.network import Architecture
 
-__all__ = ["TrainingConfig", "read_config"]
+__all__ = ["ARCHITECTURES", "TrainingConfig", "from_table", "read_config"]
 
 OPTIMIZERS = ("adamw", "muon")
+ARCHITECTURES: dict[str, type[Architecture] | type[ClassifierArchitecture]] = {
+    "prior": Architecture,
+    "classifier": ClassifierArchitecture,
+}
+DATA = ("crops", "whole", "phantoms")
 
 
 @dataclass(frozen=True)
@@ -25,9 +31,12 @@ class TrainingConfig:
     """One training run; lengths in pixels, noise levels in the [-1, 1] scale of the network."""
 
     name: str = "photo"
+    kind: str = "prior"  # or classifier
     licence: str = "see the model card"
-    architecture: Architecture = field(default_factory=Architecture)
+    architecture: Architecture | ClassifierArchitecture = field(default_factory=Architecture)
     # the images
+    data: str = "crops"  # of pictures; whole: images of one size; phantoms: drawn, no data
+    hold_out: int = 0  # last images of whole ones that are measured on, never trained on
     exclude: tuple[str, ...] = ()  # file name patterns left out
     scales: tuple[float, ...] = (1.0, 0.7, 0.5)
     crop: int = 64
@@ -65,6 +74,8 @@ class TrainingConfig:
                 )
         if self.optimizer not in OPTIMIZERS:
             raise UnknownName("optimizer", self.optimizer, OPTIMIZERS)
+        if self.data not in DATA:
+            raise UnknownName("kind of data", self.data, DATA)
         if not self.sigma_min < self.sigma_max:
             raise InputError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}.")
         if not 0 <= self.average < 1 or not 0 <= self.flat < 1:
@@ -75,22 +86,33 @@ class TrainingConfig:
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def read_config(path: Path) -> TrainingConfig:
-    """Read a TOML file; unknown keys and values of another type are refused."""
+def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
+    """Read a TOML file; unknown keys and values of another type are refused. kind goes over the file's."""
     try:
         table = tomllib.loads(path.read_text())
     except OSError as error:
         raise InputError(f"no training config at {path} ({error.strerror}). Start from photo.toml.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
-    inner = table.pop("architecture", {})
-    if not isinstance(inner, dict):
-        raise InputError(f"architecture = {inner!r} in {path}; expected a table, [architecture].")
+    if not isinstance(table.get("architecture", {}), dict):
+        raise InputError(f"architecture = {table['architecture']!r} in {path}; expected a table.")
     try:
-        architecture = Architecture(**checked(Architecture, inner))
+        return from_table(table if kind is None else table | {"kind": kind})
+    except InputError:
+        raise
     except ValueError as error:
         raise InputError(f"[architecture] in {path}: {error}") from None
-    return TrainingConfig(architecture=architecture, **checked(TrainingConfig, table))
+
+
+def from_table(table: Mapping[str, Any]) -> TrainingConfig:  # Any: what TOML or JSON holds
+    """Make the settings of a table; that of a checkpoint, too."""
+    outer = {key: value for key, value in table.items() if key != "architecture"}
+    settings = checked(TrainingConfig, outer)
+    kind = settings.get("kind", "prior")
+    if kind not in ARCHITECTURES:
+        raise UnknownName("kind of training", str(kind), ARCHITECTURES)
+    made = ARCHITECTURES[kind]
+    return TrainingConfig(architecture=made(**checked(made, table.get("architecture", {}))), **settings)
 
 
 def checked(kind: type, table: Mapping[str, Any]) -> dict[str, Any]:  # Any: what TOML holds
@@ -110,4 +132,6 @@ def alike(key: str, value: object, default: object) -> object:
         return value
     if isinstance(default, float) and type(value) is int:
         return float(value)
-    raise InputError(f"{key} has {value!r} in the training config; expected a {type(default).__name__}.")
+    raise InputError(
+        f"{key} has {value!r} in the training config; expected the type {type(default).__name__}."
+    )

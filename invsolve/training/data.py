@@ -45,6 +45,14 @@ class Bank:
         area = np.array([self.shapes[i][0] * self.shapes[i][1] for i in fits], dtype=np.float64)
         return fits, area / area.sum() if len(area) else area
 
+    def batch(self, config: TrainingConfig, step: int, rng: np.random.Generator) -> Tensor:
+        """Draw one batch of crops."""
+        return crops(self, config, step, rng)
+
+    def held_out(self) -> tuple[Tensor, Tensor]:
+        """None: every picture of the folders is trained on."""
+        return torch.empty(0), torch.empty(0)
+
 
 def image_files(folders: Iterable[Path], exclude: Sequence[str] = ()) -> list[Path]:
     """List the image files of the folders, sorted, without those that match a pattern of exclude."""

@@ -1,12 +1,11 @@
-"""From a checkpoint to a prior: the averaged weights in fp16, with what the run knows about itself."""
+"""From a checkpoint to a prior or a classifier: averaged weights in fp16, and what the run knows."""
 
 from pathlib import Path
 
 from invsolve.errors import InputError
-from invsolve.priors.formats import save_safetensors_prior
-from invsolve.priors.network import Architecture
 from invsolve.training import checkpoint
-from invsolve.training.config import TrainingConfig, checked
+from invsolve.training.config import from_table
+from invsolve.training.kinds import KINDS
 from invsolve.training.loop import Run
 
 __all__ = ["export"]
@@ -15,21 +14,22 @@ SPAN = 2.0  # training images live in [-1, 1]: physical noise levels are half of
 
 
 def export(folder: Path, file: Path) -> None:
-    """Write the newest checkpoint under a training folder as a prior file."""
+    """Write the newest checkpoint under a training folder as a file of its kind."""
     newest = checkpoint.latest(folder)
     if newest is None:
         raise InputError(f"no checkpoint in {folder}. Give the output folder of invsolve train.")
     parts, state = checkpoint.load(newest)
     table = state["config"]
     assert isinstance(table, dict), "a checkpoint's config is a table"
-    architecture = Architecture(**table.pop("architecture"))
-    config = TrainingConfig(architecture=architecture, **checked(TrainingConfig, table))
+    config = from_table(table)
     run = Run(config)
     run.restore(parts)
     about = {"images": str(state["images"]), "config_hash": str(state["config_hash"])}
     if config.surrogate_above:
         about["surrogate_above"] = repr(config.surrogate_above)
-    save_safetensors_prior(
+    if config.data == "whole":
+        about["side"] = str(config.crop)
+    KINDS[config.kind].save(
         file,
         run.averaged(),
         name=config.name,

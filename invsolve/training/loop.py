@@ -21,15 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.errors import Divergence
-from invsolve.priors.network import DenoisingUNet, build
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig
-from invsolve.training.data import Bank, crops
 from invsolve.training.ema import average_weights
-from invsolve.training.loss import denoising_loss, draw_sigma
+from invsolve.training.kinds import KINDS, Task
 
 __all__ = ["Report", "Run", "learning_rate", "steps"]
 
@@ -52,7 +50,7 @@ class Run:
     def __init__(self, config: TrainingConfig) -> None:
         """Start from random weights that depend on the seed alone."""
         self.config = config
-        self.network = build(config.architecture, config.seed)
+        self.network = self.build(config.seed)
         self.vector, self.gradient = checkpoint.flat(list(self.network.parameters()))
         self.average = self.vector.clone()
         self.parameter = torch.nn.Parameter(self.vector)
@@ -63,15 +61,19 @@ class Run:
         self.step, self.images, self.seconds = 0, 0, 0.0
         self.losses: list[float] = []
 
+    def build(self, seed: int = 0) -> nn.Module:
+        """Make the network that the config describes."""
+        return KINDS[self.config.kind].build(self.config.architecture, seed)
+
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into tensors under the parameters' names."""
         named = list(self.network.named_parameters())
         pieces = torch.split(vector, [p.numel() for _, p in named])
         return {name: piece.view(p.shape).clone() for (name, p), piece in zip(named, pieces, strict=True)}
 
-    def averaged(self) -> DenoisingUNet:
+    def averaged(self) -> nn.Module:
         """Build a network from the averaged weights."""
-        network = build(self.config.architecture)
+        network = self.build()
         network.load_state_dict(self.named(self.average))
         return network.requires_grad_(False)
 
@@ -85,7 +87,7 @@ class Run:
             }
         return {"weights": self.named(self.vector), "average": self.named(self.average), "optimizer": moments}
 
-    def start_from(self, network: DenoisingUNet) -> None:
+    def start_from(self, network: nn.Module) -> None:
         """Begin with the weights of another run, which must have the same architecture."""
         weights = network.state_dict()
         self.vector.copy_(torch.cat([weights[k].reshape(-1) for k, _ in self.network.named_parameters()]))
@@ -114,7 +116,7 @@ class Run:
         self.optimizer.state[self.parameter] = adamw
 
 
-def matrices(network: DenoisingUNet) -> dict[str, torch.nn.Parameter]:
+def matrices(network: nn.Module) -> dict[str, torch.nn.Parameter]:
     """View the weights of the inner convolutions, and their gradients, as matrices (out, in * area)."""
     found = {}
     for name, p in network.named_parameters():
@@ -145,17 +147,13 @@ def agreed(value: float) -> float:
     return shared.item()
 
 
-def gradient_step(run: Run, bank: Bank, rank: int, world: int) -> float:
+def gradient_step(run: Run, task: Task, rank: int, world: int) -> float:
     """Compute the loss of this process's batch and the averaged, clipped gradient."""
     config = run.config
     draw = np.random.default_rng([config.seed, run.step, rank])
-    x0 = crops(bank, config, run.step, draw).contiguous(memory_format=torch.channels_last)
-    rng = torch.Generator().manual_seed(int(draw.integers(2**62)))
-    sigma = draw_sigma(len(x0), config, rng)
-    noise = torch.randn(x0.shape, generator=rng)
     run.gradient.zero_()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = denoising_loss(run.network, x0, sigma, noise, config.architecture.sigma_data)
+        loss = task.loss(run.network, run.step, draw)
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it unannotated
     if world > 1:
         dist.all_reduce(run.gradient)
@@ -164,7 +162,7 @@ def gradient_step(run: Run, bank: Bank, rank: int, world: int) -> float:
     return loss.item()
 
 
-def steps(run: Run, bank: Bank, rank: int = 0, world: int = 1) -> Iterator[Report]:
+def steps(run: Run, task: Task, rank: int = 0, world: int = 1) -> Iterator[Report]:
     """Train until the budget is spent; one report a step."""
     config, begun, before = run.config, time.monotonic(), run.seconds
     while True:
@@ -174,7 +172,7 @@ def steps(run: Run, bank: Bank, rank: int = 0, world: int = 1) -> Iterator[Repor
         if share >= 1:
             return
         rate = learning_rate(run.step, share, config)
-        loss = gradient_step(run, bank, rank, world)
+        loss = gradient_step(run, task, rank, world)
         if not math.isfinite(loss):
             raise Divergence(
                 f"the training loss became {loss} at step {run.step}. A smaller rate usually cures this."

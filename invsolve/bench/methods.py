@@ -1,0 +1,74 @@
+"""Rows of the benchmark: a method is a guidance, a sampler, or a sampler with a guidance.
+
+    moment-matching     that guidance with the default sampler
+    smc                 that sampler with the default guidance
+    smc/pigdm           both
+
+Every guidance and sampler that comes with invsolve is a row; a plugin's is one when it is named. Each has its
+own defaults, except that a guidance which asks for the variance of the data is told it, and that the SDE is
+VE from 5 standard deviations of the data at least, lest modes be lost at the start.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from invsolve.bench.mixtures import Problem
+from invsolve.errors import UnknownName
+from invsolve.plugins import load
+from invsolve.result import Result
+from invsolve.sde import VE
+from invsolve.solve import solve
+
+__all__ = ["Method", "builtin_methods", "method"]
+
+_OTHER = {"classifier", "pc", "auto"}  # for likelihoods without an operator; what every guidance runs with
+
+
+@dataclass(frozen=True)
+class Method:
+    """A sampler and a guidance by name."""
+
+    name: str
+    sampler: str
+    guidance: str
+
+    def draw(self, posed: Problem, n: int, seed: int, steps: int | None) -> Result:
+        """Draw n samples of the problem's posterior."""
+        variance = float(posed.prior.covariance.diagonal().mean())
+        return solve(
+            posed.prior,
+            posed.likelihood,
+            sde=VE(sigma_max=max(VE.sigma_max, 5 * posed.prior.extent)),
+            sampler=self.sampler,
+            guidance=_guidance(self.guidance, variance),
+            steps=steps,
+            n=n,
+            seed=seed,
+        )
+
+
+def builtin_methods() -> list[str]:
+    """Names of the methods that come with invsolve: guidances first, then samplers."""
+    parts = [part for part in load().parts if part.distribution == "invsolve"]
+    found = [part.name for kind in ("guidance", "sampler") for part in parts if part.kind == kind]
+    return [name for name in found if name not in _OTHER]
+
+
+def method(name: str) -> Method:
+    """Find the method of a name; UnknownName where there is none."""
+    registry = load()
+    guidances, samplers = registry.names("guidance"), [*registry.names("sampler"), "auto"]
+    sampler, slash, guidance = name.partition("/")
+    if slash and sampler in samplers and guidance in guidances:
+        return Method(name, sampler, guidance)
+    if name in guidances:
+        return Method(name, "auto", name)
+    if name in samplers:
+        return Method(name, name, "moment-matching")
+    raise UnknownName("method", name, [*guidances, *samplers])
+
+
+def _guidance(name: str, variance: float) -> Any:  # noqa: ANN401  a guidance of a plugin, perhaps
+    registry = load()
+    wants = any(option.key == "data_variance" for option in registry.options("guidance", name))
+    return registry.build("guidance", name, options={"data_variance": variance} if wants else {})

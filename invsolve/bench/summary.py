@@ -1,0 +1,87 @@
+"""What the rows of a benchmark come to: means with 95 % intervals, a table and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from invsolve.bench.figures import interval, table
+from invsolve.bench.posterior import FLOOR, IMAGE_FIGURES, MIXTURE_FIGURES
+from invsolve.bench.record import Row
+
+__all__ = ["Cell", "cells", "plot", "tables"]
+
+Cell = dict[str, object]
+Rows = Mapping[tuple[str, str], Sequence[Row]]
+_COST = ("forward", "vjp", "seconds")
+
+
+def cells(rows: Rows) -> list[Cell]:
+    """One cell a problem and method: each figure's mean, interval and floor; calls; how many units failed."""
+    found = []
+    for (problem, name), each in rows.items():
+        if name == FLOOR:
+            continue
+        good = [row for row in each if "forward" in row]
+        cell: Cell = {"problem": problem, "method": name, "seeds": len(each)}
+        cell |= {"diverged": sum("diverged" in row for row in each)}
+        cell |= {"refused": next((row["refused"] for row in each if "refused" in row), "")}
+        for figure in _figures(problem):
+            mean, half = interval([row[figure] for row in good])
+            floor, _ = interval([row[figure] for row in rows[problem, FLOOR]])
+            cell[figure] = {"mean": mean, "half": half, "floor": floor}
+        cell |= {name: interval([row[name] for row in good])[0] for name in _COST}
+        found.append(cell)
+    return found
+
+
+def _figures(problem: str) -> tuple[str, ...]:
+    return MIXTURE_FIGURES if problem.startswith("mixture") else IMAGE_FIGURES
+
+
+def tables(found: Sequence[Cell]) -> str:
+    """Markdown tables, one for the mixtures and one for the images; cells are mean ± half (floor)."""
+    parts = []
+    for figures in (MIXTURE_FIGURES, IMAGE_FIGURES):
+        chosen = [cell for cell in found if figures[0] in cell]
+        if chosen:
+            words = [f"{figure} ± 95 % (floor)" for figure in figures]
+            ratio = ["sw1 / floor"] if figures == MIXTURE_FIGURES else []
+            head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "failed"]
+            parts.append(table(head, [_line(cell, figures) for cell in chosen]))
+    return "\n\n".join(parts)
+
+
+def _line(cell: Cell, figures: Sequence[str]) -> list[str]:
+    name = [str(cell["problem"]), str(cell["method"])]
+    if cell["refused"]:
+        many = len(figures) + (figures == MIXTURE_FIGURES) + len(_COST)
+        return [*name, *["-"] * many, "refused"]
+    values = [_numbers(cell, figure) for figure in figures]
+    shown = [f"{mean:.3f} ± {half:.3f} ({floor:.3f})" for mean, half, floor in values]
+    ratio = [f"{values[0][0] / values[0][2]:.2f}"] if figures == MIXTURE_FIGURES else []
+    cost = [f"{cell[key]:.1f}" if key == "seconds" else f"{cell[key]:.0f}" for key in _COST]
+    return [*name, *shown, *ratio, *cost, f"{cell['diverged']} of {cell['seeds']}"]
+
+
+def _numbers(cell: Cell, figure: str) -> tuple[float, float, float]:
+    value = cell[figure]
+    assert isinstance(value, dict)
+    return value["mean"], value["half"], value["floor"]
+
+
+def plot(found: Sequence[Cell], path: Path) -> None:
+    """Draw each method's SW-1 over its floor, a point a mixture; or the error of the mean over its floor."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 4.5), layout="constrained")
+    axes = figure.add_subplot()
+    problems = list(dict.fromkeys(str(cell["problem"]) for cell in found))
+    for name in dict.fromkeys(str(cell["method"]) for cell in found):
+        own = [cell for cell in found if cell["method"] == name and not cell["refused"]]
+        values = [_numbers(cell, _figures(str(cell["problem"]))[0]) for cell in own]
+        where = [problems.index(str(cell["problem"])) for cell in own]
+        axes.plot(where, [mean / floor for mean, _, floor in values], "o-", label=name)
+    axes.axhline(1, color="black", linewidth=0.8)
+    axes.set(yscale="log", ylabel="distance / floor", title="1 is what exact samples reach")
+    axes.set_xticks(range(len(problems)), problems, rotation=30, ha="right")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=150)

@@ -1,0 +1,154 @@
+"""The samples of a run without an operator, their pictures and what the likelihood makes of them.
+
+metrics.json: {"recognised", "log_likelihood", "nfe": {"forward", "vjp"}, "seconds", "samples"}. recognised is
+the share of samples to which the guiding classifier itself gives the label: near 1 is necessary, and only an
+independent classifier says more. log_likelihood is the mean of log p(y | x_0), nats.
+"""
+
+import json
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError
+from invsolve.files import sweep, writable, write_whole
+from invsolve.gamma import parse_gamma
+from invsolve.images import save_png
+from invsolve.likelihood import Classifier, Likelihood
+from invsolve.posterior import Posterior
+from invsolve.result import Result
+from invsolve.run import parts
+from invsolve.run.events import Done, Tick
+from invsolve.run.prepare import choose_device
+from invsolve.run.record import files_of, hashes
+from invsolve.run.screen import Screen
+from invsolve.run.settings import Tables, flat
+from invsolve.run.shards import Shard, read_shard, write_shard
+from invsolve.run.unconditional import sheet
+from invsolve.run.units import Unit, chunk_size, plan
+
+__all__ = ["draw"]
+
+
+def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: JSON
+    """Compute the units that are missing, write every file and return the report."""
+    run, device = tables["run"], choose_device(str(tables["run"]["device"]))
+    posterior = _posterior(tables, device)
+    sampler, folder = parts.build_sampler(tables), out / "units"
+    writable(folder)
+    sweep(folder)
+    chunk = chunk_size(tables, max(1, int(np.prod(posterior.shape[1:]))), device)
+    units = plan(folder, _identity(tables, device), int(run["samples"]), chunk)
+    with screen.sampling(run["samples"]):
+        shards = [_shard(unit, posterior, sampler, int(run["seed"]), device, screen) for unit in units]
+    result = _merged(shards, tables, device)
+    result.save(out / "posterior.h5")
+    _pictures(out, result)
+    metrics = _metrics(result, posterior)
+    write_whole(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": []}
+
+
+def _posterior(tables: Tables, device: str) -> Posterior:
+    prior, likelihood = parts.load_prior(tables, device), parts.build("likelihood", tables)
+    if isinstance(likelihood, Classifier):
+        likelihood.net.to(device)
+    if prior.shape is None or None in prior.shape:
+        raise InputError(
+            f"prior {tables['prior']['name']} makes images of any size, and no measurement says which: "
+            "choose a prior of one size, such as --prior digits."
+        )
+    sde, guidance = (parts.build(kind, tables) for kind in ("sde", "guidance"))
+    gamma = parse_gamma(str(tables["run"]["gamma"]))
+    return Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)
+
+
+def _identity(tables: Tables, device: str) -> dict[str, Any]:  # Any: JSON
+    """Everything that decides the samples: where files lie is left out, what is in them is in."""
+    settings = {key: value for key, value in flat(tables).items() if key != "run.device"}
+    named = files_of(tables)
+    return {
+        **settings,
+        "files": list(hashes(named.values()).values()),
+        "prior sha256": parts.prior_sha256(tables, device),
+        "device": device.split(":")[0],
+        "invsolve": version("invsolve"),
+    }
+
+
+def _shard(
+    unit: Unit,
+    posterior: Posterior,
+    sampler: Any,  # noqa: ANN401  any callable (posterior, n, seed, first)
+    seed: int,
+    device: str,
+    screen: Screen,
+) -> Shard:
+    """Take the unit's shard from the disk, or compute it."""
+    found = read_shard(unit.shard) if unit.shard.exists() else None
+    if found is not None:
+        screen.done_already(unit.n)
+        return found
+    screen.show(Tick(unit, 0.0, None))
+    posterior.calls.clear()
+    clock, started = time.perf_counter(), time.time()
+    samples = sampler(posterior, unit.n, seed, unit.first).detach().cpu().float().numpy()
+    seconds = time.perf_counter() - clock
+    shard = Shard(unit.first, samples, dict(posterior.calls), started, seconds, device)
+    write_shard(unit.shard, shard)
+    screen.show(Done(unit))
+    return shard
+
+
+def _merged(shards: list[Shard], tables: Tables, device: str) -> Result:
+    n = sum(len(shard.samples) for shard in shards)
+    return Result(
+        samples=torch.from_numpy(np.concatenate([shard.samples for shard in shards])),
+        nfe={name: sum(shard.calls.get(name, 0) for shard in shards) / n for name in ("forward", "vjp")},
+        seconds=sum(shard.seconds for shard in shards),
+        config=tables,
+        seed=int(tables["run"]["seed"]),
+        prior_sha256=parts.prior_sha256(tables, device),
+        units=len(shards),
+    )
+
+
+def _pictures(out: Path, result: Result) -> None:
+    """Write the samples, all of them on one sheet, mean and std, where samples are images."""
+    if result.samples.ndim != 4 or result.samples.shape[1] not in (1, 3):
+        return
+    writable(out / "samples")
+    for k, sample in enumerate(result.samples):
+        save_png(out / "samples" / f"{k:03d}.png", sample)
+    save_png(out / "sheet.png", sheet(result.samples))
+    save_png(out / "mean.png", result.mean)
+    if len(result.samples) > 1:
+        save_png(out / "std.png", result.std)
+
+
+def _metrics(result: Result, posterior: Posterior) -> dict[str, Any]:  # Any: JSON
+    cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
+    assert posterior.likelihood is not None, "a run has a likelihood"
+    return _verdict(posterior.likelihood, result.samples.to(posterior.prior.device)) | cost
+
+
+@torch.no_grad()
+def _verdict(likelihood: Likelihood, samples: Tensor) -> dict[str, float]:
+    """What the likelihood makes of the samples."""
+    found = {"log_likelihood": float(likelihood.log_prob(samples).mean())}
+    if isinstance(likelihood, Classifier):
+        chosen = likelihood.log_classes(samples).argmax(1)
+        found["recognised"] = float((chosen == likelihood.label).float().mean())
+    return found
+
+
+def _title(tables: Tables) -> str:
+    """Say what was drawn: digits given classifier, label 7."""
+    table = tables["likelihood"]
+    label = f", label {table['label']}" if "label" in table else ""
+    return f"{Path(str(tables['prior']['name'])).stem} given {table['name']}{label}"
