@@ -144,7 +144,6 @@ def ways(args: argparse.Namespace, clean: nn.Module) -> dict[str, tuple[Way, Gam
         "noise-aware, gamma 1:3": (lambda c: Classifier(aware, c), Ramp(1.0, 3.0)),
         "denoised, gamma 1": (lambda c: DenoisedClassifier(clean, c), 1.0),
         "averaged 4 probes, gamma 1": (lambda c: AveragedClassifier(clean, c, probes=4), 1.0),
-        "averaged 8 probes, gamma 1": (lambda c: AveragedClassifier(clean, c, probes=8), 1.0),
     }
     return {k: v for k, v in tables.items() if not args.only or any(word in k for word in args.only)}
 

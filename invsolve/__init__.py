@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from invsolve import operators as operators
+    from invsolve.classifiers.formats import load_classifier as load_classifier
     from invsolve.errors import InvsolveError as InvsolveError
     from invsolve.exact import GaussianPrior as GaussianPrior
     from invsolve.exact import MixturePrior as MixturePrior
     from invsolve.exact import exact_posterior as exact_posterior
+    from invsolve.gamma import Ramp as Ramp
     from invsolve.guidance import DPS as DPS
     from invsolve.guidance import ClassifierGuidance as ClassifierGuidance
     from invsolve.guidance import Exact as Exact
@@ -60,8 +62,10 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {  # module: its public names
+    "classifiers.formats": ("load_classifier",),
     "errors": ("InvsolveError",),
     "exact": ("GaussianPrior", "MixturePrior", "exact_posterior"),
+    "gamma": ("Ramp",),
     "guidance": ("ClassifierGuidance", "DPS", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"),
     "hookspecs": ("hookimpl",),
     "likelihood": ("Classifier", "Gaussian", "Likelihood", "Poisson"),

@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
 from invsolve.classifiers.formats import load_classifier, save_classifier
 from invsolve.classifiers.network import ClassifierArchitecture, build_classifier
+from invsolve.cli.train import train_command
 from invsolve.errors import InputError, UnknownName
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.formats import side_of
@@ -211,6 +214,17 @@ def test_the_kind_of_training_goes_over_the_config_and_is_checked(tmp_path):
     (tmp_path / "c.toml").write_text('data = "crop"')
     with pytest.raises(UnknownName, match="Did you mean 'crops'"):
         read_config(tmp_path / "c.toml")
+
+
+def test_the_command_trains_a_classifier(mnist, tmp_path):
+    text = 'name = "c"\ndata = "whole"\ncrop = 8\nimages = 32\n[architecture]\nwidths = [8]\nclasses = 3'
+    (tmp_path / "c.toml").write_text(text)
+    app = typer.Typer()
+    app.command()(train_command)
+    place = ["--config", tmp_path / "c.toml", "--data", mnist, "--out", tmp_path / "out"]
+    result = CliRunner().invoke(app, ["--kind", "classifier", *map(str, place)])
+    assert result.exit_code == 0, result.output
+    assert load_classifier(tmp_path / "out" / "c.safetensors").classes == 3
 
 
 def test_training_without_data_is_refused(tmp_path):

@@ -38,11 +38,6 @@ def denoising(objective, sde, n=20_000, prior=GAUSSIAN):
     return float(denoising_score_matching(score_of(prior, sde), prior.sample(n, 1), sde, objective, rng))
 
 
-def row_spread(objective, sde, n=2000):
-    """Standard deviation of a row's loss."""
-    return torch.tensor([denoising(objective, sde, n=1 + 0 * k) for k in range(n)]).std()
-
-
 # denoising score matching: at the exact score 1/2 |sigma s + z|^2 has the mean V/(V + level^2) in the plane
 
 
