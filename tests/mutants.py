@@ -141,7 +141,7 @@ MUTANTS = [
     Mutant(
         "noise by position in the batch",
         "rng.py",
-        "start = self.first - blocks.start * size",
+        "start = first - blocks.start * size",
         "start = 0",
         "tests/test_rng.py",
     ),
