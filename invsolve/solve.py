@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from invsolve.errors import Refused
+from invsolve.gamma import Gamma
 from invsolve.guidance import Guidance
 from invsolve.likelihood import Likelihood
 from invsolve.posterior import Posterior
@@ -39,7 +40,7 @@ def solve(
     sampler: Sampler | str = "auto",
     predictor: Predictor | str | None = None,
     corrector: Corrector | str | None = None,
-    gamma: float = 1.0,
+    gamma: Gamma = 1.0,
     steps: int | None = None,
     n: int = 8,
     seed: int = 0,
@@ -61,7 +62,12 @@ def solve(
         nfe={name: calls[name] / n for name in ("forward", "vjp", "A", "At")},
         seconds=time.perf_counter() - started,
         measurement=getattr(likelihood, "y", None),
-        config={"gamma": gamma, "samples": n, "sampler": repr(draw), "sde": repr(posterior.sde)},
+        config={
+            "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
+            "samples": n,
+            "sampler": repr(draw),
+            "sde": repr(posterior.sde),
+        },
         seed=seed,
         prior_sha256=str(getattr(prior, "sha256", "")),
     )
