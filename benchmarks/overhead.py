@@ -32,6 +32,7 @@ from invsolve import operators
 from invsolve.diagnostics import distance
 from invsolve.errors import Divergence, Refused
 from invsolve.guidance import DPS, Guidance, MomentMatching, PiGDM, Replace
+from invsolve.heap import keep_freed_memory
 from invsolve.images import SAMPLE, load_image
 from invsolve.likelihood import Gaussian
 from invsolve.posterior import Posterior
@@ -223,6 +224,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", choices=("time", "calls"))
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
+    keep_freed_memory()  # as invsolve run does
     print(f"{provenance(argv)}\n", flush=True)
     if options.only != "calls":
         print(f"{time_table(options.steps, options.repeats)}\n", flush=True)

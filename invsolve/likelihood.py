@@ -160,9 +160,9 @@ class LinearLikelihood(Likelihood):
             event = self._apply(self.operator.A_adjoint, p)
             self.calls["At"] += len(p)
             product = expand(r2, p) * self.A(event) + variance * p
-            return product, product
+            return product, p
 
-        return robust_cg(apply, residual, steps=200, tolerance=1e-5)[0]
+        return robust_cg(apply, residual, steps=200, tolerance=1e-5)
 
     def condition(self, c: Tensor, r2: Tensor) -> Tensor:
         """Mean P(c, r^2) of N(c, r^2 I) conditioned on y: c (B, *event), r2 (B,)."""

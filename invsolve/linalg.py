@@ -32,43 +32,45 @@ def robust_cg(
     steps: int,
     tolerance: float | Tensor,
     patience: int | Tensor = 1000,
-) -> tuple[Tensor, Tensor]:
-    """Solve K u = b by conjugate gradients, row by row, and return u with its image L u.
+    precondition: Callable[[Tensor], Tensor] = lambda r: r,
+) -> Tensor:
+    """Solve K u = b by conjugate gradients, row by row, and return the image L u.
 
-    apply(p) returns K p and L p, where L is a linear map whose value at u is wanted: L u is the same
-    combination of the L p as u is of the p, so it comes free. K should be symmetric positive definite, but a
-    learned Jacobian makes it neither, and plain conjugate gradients then explode. So each row stops where the
-    curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b| or when `patience` steps
-    brought no smaller residual, and returns its iterate of smallest residual: u = 0 when no residual fell
-    below |b|. A row that meets NaN is NaN. tolerance and patience are numbers, or one for each row, (B,).
+    apply(p) returns K p and L p, where L is a linear map whose value at u is wanted (L p = p for u itself): L
+    u is the same combination of the L p as u is of the p, so it comes free. K should be symmetric positive
+    definite, but a learned Jacobian makes it neither, and plain conjugate gradients then explode. So each row
+    stops where the curvature <p, K p> is not positive, freezes once |b - K u| <= tolerance |b| or when
+    `patience` steps brought no smaller residual, and returns the image of its iterate of smallest residual:
+    u = 0 when no residual fell below |b|. A row that meets NaN is NaN. tolerance and patience are numbers, or
+    one for each row, (B,). precondition(r) is a symmetric positive guess of K^-1 r.
     """
-    u = best_u = torch.zeros_like(b)
     image = best_image = torch.zeros((), dtype=b.dtype, device=b.device)
-    r = p = b
-    rr = best = dot(b, b)
-    goal = tolerance**2 * rr
-    active, idle, spoilt = rr > 0, torch.zeros_like(rr), 0 * rr
+    r, best = b, dot(b, b)
+    p = precondition(b)
+    rz, goal = best if p is b else dot(b, p), tolerance**2 * best
+    active, idle, spoilt = rz > 0, torch.zeros_like(rz), 0 * rz
     for _ in range(steps):
         kp, lp = apply(p)
         curvature = dot(p, kp)
         active = active & (curvature > 0)
-        step = torch.where(active, rr / curvature, 0.0)
-        u, r = torch.addcmul(u, expand(step, b), p), torch.addcmul(r, expand(-step, b), kp)
+        step = torch.where(active, rz / curvature, 0.0)
         image = torch.addcmul(image, expand(step, lp), lp)
+        r = torch.addcmul(r, expand(-step, b), kp)
         new = dot(r, r)
         spoilt = spoilt + 0 * (curvature + new)  # NaN from the first that is not finite
         better = active & (new < best)
-        if better.all():  # as a rule: then no row needs to be picked
-            best, best_u, best_image = new, u, image
-        else:
-            best = torch.where(better, new, best)
-            best_u = torch.where(_column(better, b), u, best_u)
-            best_image = torch.where(_column(better, lp), image, best_image)
+        best, best_image = torch.where(better, new, best), _pick(better, image, best_image)
         idle = torch.where(better, 0.0, idle + 1)
         active = active & (new > goal) & (idle < patience)
         if not active.any():
             break
-        p = torch.addcmul(r, expand(torch.where(active, new / rr, 0.0), b), p)
-        rr = new
+        z, before = precondition(r), rz
+        rz = new if z is r else dot(r, z)
+        p = torch.addcmul(z, expand(torch.where(active, rz / before, 0.0), b), p)
     # NaN goes in, NaN comes out: never a silent zero
-    return best_u + expand(spoilt, b), best_image + expand(spoilt, best_image if best_image.ndim else b)
+    return best_image + expand(spoilt, best_image)
+
+
+def _pick(which: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Rows of a where which (B,) is true, of b elsewhere; as a rule all are a's, and nothing is copied."""
+    return a if which.all() else torch.where(_column(which, a), a, b)

@@ -83,8 +83,10 @@ class Posterior:
         at = self.at(x, t)
         if self.likelihood is None:
             return at.score
-        gamma = torch.as_tensor(gamma_at(self.schedule, at.level))
-        return at.score + expand(gamma, x) * self._guide(at, self.likelihood)
+        return at.score + expand(self._gamma(at), x) * self._guide(at, self.likelihood)
+
+    def _gamma(self, at: Denoised) -> Tensor:
+        return torch.as_tensor(gamma_at(self.schedule, at.level))
 
     def _guide(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         with torch.no_grad():
@@ -107,13 +109,17 @@ class Posterior:
         log_twist, term = self.guidance.twist(at, self.likelihood)
         for value in (log_twist, term):
             _finite(at, value, f"the likelihood's term ({type(self.guidance).__name__})")
-        gamma = torch.as_tensor(gamma_at(self.schedule, at.level))
+        gamma = self._gamma(at)
         shift = expand(gamma * at.sigma**2 / at.alpha, x) * term.detach()
         return Twisted(at.mean, at.mean + shift, gamma.to(x.device) * log_twist.detach().double())
 
     def mean(self, x: Tensor, t: Time) -> Tensor:
-        """E[x_0 | x_t, y], the prior's mean shifted by the guidance: (B, *event)."""
-        return self.evaluate(x, t).mean
+        """E[x_0 | x_t, y], the prior's moved by gamma sigma^2/alpha times the guidance: (B, *event)."""
+        at = self.at(x, t)
+        if self.likelihood is None:
+            return at.mean
+        shift = self._gamma(at) * at.sigma**2 / at.alpha
+        return torch.addcmul(at.mean, expand(shift, x), self._guide(at, self.likelihood))
 
     def project(self, x: Tensor, t: Time, noise: Noise) -> Tensor:
         """Return x with what Replace pins replaced at time t; x itself under every other guidance."""

@@ -16,6 +16,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -36,6 +37,9 @@ class Surrogate(Protocol):
 
     def covariance(self, v: Tensor, level: Tensor) -> Tensor:
         """Apply Cov[x_0 | x_t] to v (B, *event) at noise levels lambda (B,)."""
+
+    def divide(self, v: Tensor, level: Tensor, power: Tensor, variance: Tensor) -> Tensor:
+        """Apply (K C K^T + variance)^-1, K a convolution of spectrum power = |k^|^2 (H, W // 2 + 1)."""
 
 
 class Prior(nn.Module, ABC):
@@ -144,18 +148,13 @@ class Denoised:
         self.prior, self.sde, self.calls = prior, sde, Counter() if calls is None else calls
         self.t = torch.as_tensor(t, dtype=torch.float64).cpu().expand(len(x))
         self.alpha, self.sigma = sde.alpha(self.t), sde.sigma(self.t)
+        self.level = self.sigma / self.alpha  # the noise level lambda the denoiser sees, float64 (B,)
         self.x = x.detach()
         with torch.set_grad_enabled(graph):
             self._x = self.x.clone().requires_grad_(graph)
-            level = (self.sigma / self.alpha).to(x.device)
-            self._mean = prior.denoise(self._x / expand(self.alpha, x), level)
+            self._mean = prior.denoise(self._x / expand(self.alpha, x), self.level.to(x.device))
         self.mean = self._mean.detach()
         self.calls["forward"] += len(x)
-
-    @property
-    def level(self) -> Tensor:
-        """Noise level the denoiser saw, lambda = sigma / alpha, float64 (B,)."""
-        return self.sigma / self.alpha
 
     @property
     def score(self) -> Tensor:
@@ -178,7 +177,7 @@ class Denoised:
             return own
         return torch.where(expand(beyond, v).bool(), surrogate.covariance(v, self.level), own)
 
-    @property
+    @cached_property
     def beyond(self) -> Tensor:
         """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
         return self.prior.beyond(self.level)

@@ -118,10 +118,17 @@ MUTANTS = [
         "tests/test_linalg.py",
     ),
     Mutant(
+        "a start of CG that forgets the noise",
+        "priors/stationary.py",
+        "self._gain(v, level) + variance.to(v)",
+        "self._gain(v, level) + 0.5 * variance.to(v)",
+        "tests/test_stationary.py -k spectrum",
+    ),
+    Mutant(
         "CG returns its last iterate",
         "linalg.py",
-        "best_u = torch.where(_column(better, b), u, best_u)",
-        "best_u = u",
+        "_pick(better, image, best_image)",
+        "image",
         "tests/test_linalg.py",
     ),
     Mutant(

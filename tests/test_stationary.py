@@ -109,6 +109,26 @@ def test_its_solve_errs_by_a_small_share_of_the_noise(level):
     assert float(off) < 0.1 * level  # then the law of x_t is off by 0.01 nats a pixel an e-fold at most
 
 
+@pytest.mark.parametrize("border", ["circular", "replicate"])
+@pytest.mark.parametrize("level", [0.2, 1.0])
+def test_a_blur_tells_its_spectrum_and_is_solved_at_once(monkeypatch, border, level):
+    made, shape = [], (3, 16, 14)
+    surrogate, operator = StationaryCovariance(0.1), operators.deblur(shape, std=0.8, border=border).double()
+    prior = GaussianPrior(torch.full(shape, 0.5, dtype=torch.float64), dense(surrogate, shape, 1e9))
+    likelihood = Gaussian(operator.A(prior.sample(1, 1)), operator, 0.05)
+    prior.surrogate = surrogate
+    z = torch.randn(2, *shape, generator=generator(), dtype=torch.float64)
+    x, t = prior.sample(2, 2) + level * z, VE().time(level)
+    exact = Posterior(prior, likelihood, guidance=Exact()).mean(x, t)
+    real = surrogate.covariance
+    monkeypatch.setattr(surrogate, "covariance", lambda v, s: made.append(s) or real(v, s))
+    tight = Posterior(prior, likelihood, guidance=MomentMatching(tolerance=1e-4)).mean(x, t)
+    assert float((tight - exact).square().mean().sqrt()) < 0.01 * level
+    assert len(made) <= (1 if border == "circular" else 20)
+    if border == "circular":
+        torch.testing.assert_close(tight, exact, rtol=1e-5, atol=1e-6)  # of a float32 table
+
+
 def test_high_noise_takes_few_products(monkeypatch):
     made, posterior = [], inpainting(MomentMatching())
     real = posterior.prior.surrogate.covariance

@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from invsolve.errors import InvsolveError
+from invsolve.heap import keep_freed_memory
 
 __all__ = ["build_app", "main"]
 
@@ -66,6 +67,7 @@ def build_app(names: Sequence[str] = _COMMANDS) -> typer.Typer:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    keep_freed_memory()
     given = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a module of this package
     end = given.index("--") if "--" in given else len(given)
     names = [f"./{word}" if word.startswith("-") else word for word in given[end + 1 :]]  # files, not flags

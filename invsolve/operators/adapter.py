@@ -143,9 +143,9 @@ def _least_squares(physics: Operator, y: "Tensor") -> "Tensor":
 
     def normal(x: "Tensor") -> tuple["Tensor", "Tensor"]:
         product = physics.A_adjoint(physics.A(x))
-        return product, product
+        return product, x
 
-    return robust_cg(normal, physics.A_adjoint(y), steps=50, tolerance=1e-4)[0]
+    return robust_cg(normal, physics.A_adjoint(y), steps=50, tolerance=1e-4)
 
 
 @cache

@@ -52,8 +52,15 @@ def deblur(
         if border == "circular"
         else adapter.blur(shape, weights.float(), border)
     )
-    operator.picture = _same  # type: ignore[attr-defined]  # optional, see interface
+    operator.picture, operator.power = _same, _power(weights, shape)  # type: ignore[attr-defined]  # optional, see interface
     return operator
+
+
+def _power(weights: "Tensor", shape: tuple[int, int, int]) -> "Tensor":
+    import torch
+
+    spectrum: Tensor = torch.fft.rfft2(weights, s=shape[1:])
+    return spectrum.abs() ** 2
 
 
 def _same(y: "Tensor") -> "Tensor":

@@ -37,9 +37,9 @@ def _gain(
     variances: tuple[float, ...], levels: tuple[float, ...], height: int, width: int, dtype: torch.dtype
 ) -> Tensor:
     """C(f) for each level and principal colour: (levels, C, H, W // 2 + 1)."""
-    power = _spectrum(height, width) * torch.tensor(variances, dtype=torch.float64)[:, None, None]
-    noise = (torch.tensor(levels, dtype=torch.float64) ** 2).reshape(-1, 1, 1, 1)
-    return (power * noise / (power + noise)).to(dtype)
+    power = _spectrum(height, width).to(dtype) * torch.tensor(variances, dtype=dtype)[:, None, None]
+    noise = (torch.tensor(levels, dtype=dtype) ** 2).reshape(-1, 1, 1, 1)
+    return power / (power / noise + 1)
 
 
 class StationaryCovariance:
@@ -55,11 +55,23 @@ class StationaryCovariance:
 
     def covariance(self, v: Tensor, level: Tensor) -> Tensor:
         """Apply C to v (B, C, H, W) at noise levels (B,), in the dtype of v."""
+        return self._filtered(v, self._gain(v, level))
+
+    def divide(self, v: Tensor, level: Tensor, power: Tensor, variance: Tensor) -> Tensor:
+        """Apply (K C K^T + variance)^-1, K the circular convolution of spectrum power = |k^|^2, (H, W // 2 +
+        1)."""
+        return self._filtered(v, 1 / (power.to(v) * self._gain(v, level) + variance.to(v)))
+
+    def _gain(self, v: Tensor, level: Tensor) -> Tensor:
         levels = level.tolist()
         levels = levels[:1] if min(levels) == max(levels) else levels  # one table serves a whole batch
-        gain = _gain(tuple(self.variances.tolist()), tuple(levels), v.shape[-2], v.shape[-1], v.dtype)
+        variances = tuple(self.variances.tolist())
+        return _gain(variances, tuple(levels), v.shape[-2], v.shape[-1], v.dtype).to(v.device)
+
+    def _filtered(self, v: Tensor, gain: Tensor) -> Tensor:
+        """Multiply the Fourier transform of each principal colour by its gain (levels, C, H, W // 2 + 1)."""
         axes = self.axes.to(v)
         turned = (axes.mT @ v.flatten(2)).reshape(v.shape)
-        filtered = torch.fft.irfft2(torch.fft.rfft2(turned) * gain.to(v.device), s=v.shape[-2:])
+        filtered = torch.fft.irfft2(torch.fft.rfft2(turned).mul_(gain), s=v.shape[-2:])
         back: Tensor = axes @ filtered.flatten(2)
         return back.reshape(v.shape)

@@ -17,6 +17,7 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from invsolve.heap import keep_freed_memory
 from invsolve.run.events import Done, Event, Failed
 from invsolve.run.units import Unit
 
@@ -151,6 +152,7 @@ def _serve(connection: Connection) -> None:
     from invsolve.run.compute import attempt
 
     torch.set_num_threads(1)
+    keep_freed_memory()
     importlib.import_module("deepinv.physics")  # operators will need it: now, while the parent prepares
     obey(connection, attempt)
 

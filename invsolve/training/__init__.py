@@ -25,6 +25,7 @@ import torch.distributed as dist
 from torch.multiprocessing.spawn import spawn
 
 from invsolve.errors import InputError
+from invsolve.heap import keep_freed_memory
 from invsolve.priors.formats import load_safetensors_prior
 from invsolve.priors.network import DenoisingUNet
 from invsolve.training import checkpoint
@@ -84,6 +85,7 @@ def train(
 def join(rank: int, job: Job, meeting: str) -> None:
     """Run as one of several processes, a single thread each, which end with the one that started them."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     parent = parent_process()
     assert parent is not None, "spawn starts this"
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
