@@ -27,7 +27,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from invsolve.errors import Refused
 from invsolve.prior import Prior
@@ -143,9 +142,10 @@ class _Tiles(torch.autograd.Function):
         return answer
 
     @staticmethod
-    @once_differentiable  # a second derivative is an error, not zero
     def backward(ctx: Any, v: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401  torch's context has no type
         """Pull v (B, C, H, W) back, each window denoised once more."""
+        if torch.is_grad_enabled():  # create_graph: what follows would look constant
+            raise Refused("a tiled prior has a first derivative only. Take the prior whole for a second one.")
         (x,), prior = ctx.saved_tensors, ctx.prior
         gradient = torch.zeros_like(x)
         for b, window, tile, inner in prior.places(v.shape):

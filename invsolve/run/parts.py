@@ -78,13 +78,13 @@ class Parts:
         posterior = self.posterior
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
-        notes, (start, top) = tile_notes(posterior), (posterior.span()[0], float(posterior.sde.ratio(1.0)))
-        if start >= top:
-            return notes
-        return [
-            *notes,
-            f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}",
-        ]
+        notes = tile_notes(posterior)
+        start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
+        if start < top:
+            notes.append(
+                f"the grid starts at noise level {start:.4g}, the prior's own limit, not the SDE's {top:.4g}"
+            )
+        return notes
 
 
 def tile_notes(posterior: Posterior) -> list[str]:
