@@ -56,6 +56,9 @@ class Prior(nn.Module, ABC):
     sigma_max = float("inf")
     precision = 1e-5  # relative error of its arithmetic: rows may differ by it beside others
     surrogate: Surrogate | None = None  # where the derivative of the denoiser is not to be trusted
+    halo: int | None = None  # pixels around one that its answer depends on; None for the whole image
+    stride = 1  # grid in pixels that a part of an image has to keep to
+    tile = 0  # side in pixels of the tiles it goes by, denoised again for each vjp; 0 for the whole image
 
     def __init__(self) -> None:
         """Start with a data mean of zero, which only the start of a run looks at."""
@@ -77,6 +80,15 @@ class Prior(nn.Module, ABC):
         A walk that starts at less than a few times this noise level starts with the modes badly weighted.
         """
         return 0.0
+
+    def tiled(self, size: int) -> "Prior":
+        """Give the same prior, evaluated in tiles of size x size pixels: large images in the memory of one.
+
+        Refused where an answer at a pixel depends on the whole image.
+        """
+        from invsolve.priors.tiled import TiledPrior
+
+        return TiledPrior(self, size)
 
     def beyond(self, level: Tensor) -> Tensor:
         """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
@@ -131,7 +143,8 @@ class Denoised:
     """One evaluation of the prior at (x_t, t): the only place where the network is called.
 
     x, mean (B, *event) and score carry no graph; derivatives come through vjp, covariance and gradient alone,
-    when it was made with graph=True. calls counts rows: forward and vjp apart.
+    when it was made with graph=True. calls counts rows: forward and vjp apart; a tiled prior denoises
+    again for each vjp, which is a forward more.
     """
 
     def __init__(
@@ -164,6 +177,7 @@ class Denoised:
     def vjp(self, v: Tensor) -> Tensor:
         """Product of v with the Jacobian of E[x_0 | x_t] in x_t: v^T dE/dx_t, (B, *event)."""
         self.calls["vjp"] += len(v)
+        self.calls["forward"] += len(v) * bool(self.prior.tile)
         return torch.autograd.grad(self._mean, self._x, v, retain_graph=True)[0]
 
     def covariance(self, v: Tensor) -> Tensor:

@@ -383,6 +383,55 @@ MUTANTS = [
         "(self.low - self.high) * level**2",
         "tests/test_classifier_guide.py -k ramp",
     ),
+    Mutant(
+        "a halo without its grid",
+        "priors/tiled.py",
+        "low = max(start - halo, 0) // stride * stride",
+        "low = max(start - halo, 0)",
+        "tests/test_tiled.py -k tiles_are_the_whole_image",
+    ),
+    Mutant(
+        "a halo one resolution short",
+        "priors/network.py",
+        "for _ in self.widths[1:]:",
+        "for _ in self.widths[2:]:",
+        "tests/test_tiled.py -k test_the_halo",
+    ),
+    Mutant(
+        "a halo without the 4 x 4 convolution",
+        "priors/network.py",
+        "return 2 * reach + 9",
+        "return 2 * reach + 8",
+        "tests/test_tiled.py -k test_the_halo",
+    ),
+    Mutant(
+        "tiles whose derivatives overwrite each other",
+        "priors/tiled.py",
+        "gradient[window] += torch",
+        "gradient[window] = torch",
+        "tests/test_tiled.py -k derivative_of_tiles",
+    ),
+    Mutant(
+        "tiles that keep the whole graph",
+        "priors/tiled.py",
+        "_Tiles.apply(full, sigma, self, x.shape[-2:])",
+        "self.whole.denoise(full, sigma)[..., : x.shape[-2], : x.shape[-1]]",
+        "tests/test_tiled.py -k keeps_grows_with_the_image",
+    ),
+    Mutant(
+        "grey tiles with noise of their own",
+        "priors/denoiser.py",
+        "return GreyPrior(self.colour.tiled(size))",
+        "return TiledPrior(self, size)  # type: ignore",
+        "tests/test_tiled.py -k grey",
+    ),
+    Mutant(
+        "forwards of tiles that nobody counts",
+        "prior.py",
+        "len(v) * bool(self.prior.tile)",
+        "0 * bool(self.prior.tile)",
+        "tests/test_tiled.py -k own",
+    ),
 ]
 
 

@@ -95,6 +95,15 @@ def test_a_file_of_ours_takes_no_hints_and_none_that_are_for_others(file):
         load_prior("photo", sde="ve")
 
 
+def test_a_file_states_its_halo_and_one_that_does_not_has_it_from_its_architecture(file):
+    metadata, weights = read_metadata(file), load_file(file)
+    assert (metadata["halo"], load_prior(file).halo) == ("29", 29)
+    rewritten(file, {"halo": "40"})
+    assert load_prior(file).halo == 40
+    save_file(weights, file, {key: value for key, value in metadata.items() if key != "halo"})
+    assert load_prior(file).halo == 29
+
+
 # refusals
 
 
@@ -208,6 +217,9 @@ def payload_hash(path):
         {"sigma_min": "x"},
         {"sigma_min": "nan"},
         {"sigma_max": "0"},
+        {"halo": "28"},
+        {"halo": "-30"},
+        {"halo": "many"},
     ],
 )
 def test_unusable_metadata_is_refused(file, change):

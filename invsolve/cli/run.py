@@ -17,12 +17,13 @@ from invsolve.plugins import Registry, load
 from invsolve.run import drive, free, settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
+from invsolve.run.tile import parse_tile
 from invsolve.run.words import as_json, as_text
 
-__all__ = ["directory", "option", "run_command", "show_help", "with_options"]
+__all__ = ["TILE", "directory", "option", "run_command", "show_help", "with_options"]
 
 _NUMBERS = ("gamma", "steps", "samples", "seed", "device")
-_SWITCHES = ("simulate", "truth", "sigma-y", "out", "config", "overwrite", "json", "quiet", "help")
+_SWITCHES = ("tile", "simulate", "truth", "sigma-y", "out", "config", "overwrite", "json", "quiet", "help")
 _OWN = (*_NUMBERS, *_SWITCHES, *settings.PARTS)
 _OPERATOR = "what happened to the image: a name of `invsolve list operators`, or ./file.py:NAME"
 _PRIOR = "what images look like: a name, or a weight file [default: photo]"
@@ -32,6 +33,10 @@ _GAMMA = (
 )
 _SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
 _GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"
+TILE = (
+    "evaluate the prior in tiles of that many pixels, 0 for none; auto: 512 for images above 1024 x 1024 "
+    "pixels [default: auto]"
+)
 _OUT = "directory of the results [default: ./<stem>-<operator>]"
 _SIMULATE = "INPUT is a clean photo: degrade it first, and measure against it"
 
@@ -65,6 +70,7 @@ def run_command(
     samples: Annotated[int | None, option("posterior samples to draw [default: 8]")] = None,
     sigma_y: Annotated[str | None, option(_SIGMA_Y)] = None,
     seed: Annotated[int | None, option("seed of samples and simulated noise [default: 0]")] = None,
+    tile: Annotated[str | None, option(TILE)] = None,
     device: Annotated[str | None, option("auto, cpu, cuda or cuda:i [default: auto]")] = None,
     out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
     simulate: Annotated[bool, option(_SIMULATE, "--simulate")] = False,
@@ -116,6 +122,8 @@ def _flags(values: dict[str, Any]) -> Tables:  # Any: what typer read
     run = {key: values[key] for key in _NUMBERS if values[key] is not None}
     if "gamma" in run and ":" not in run["gamma"]:
         run["gamma"] = parse_gamma(run["gamma"])  # a number in run.toml, too
+    if values["tile"] is not None:
+        run["tile"] = parse_tile(values["tile"])
     if values["simulate"]:
         run["simulate"] = True
     if values["truth"] is not None:

@@ -6,18 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from invsolve.cli.run import directory, option, show_help, with_options
+from invsolve.cli.run import TILE, directory, option, show_help, with_options
 from invsolve.errors import InputError
 from invsolve.plugins import Registry, load
 from invsolve.run import settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
+from invsolve.run.tile import AUTO, parse_tile
 
 __all__ = ["sample_command"]
 
 _OUT = "directory of the results [default: ./<prior>-samples]"
 _KINDS = ("prior", "sde", "sampler", "predictor", "corrector")
-_OWN = (*_KINDS, "n", "size", "steps", "seed", "device", "out", "overwrite", "json", "quiet", "help")
+_OWN = (*_KINDS, "n", "size", "steps", "seed", "tile", "device", "out", "overwrite", "json", "quiet", "help")
 
 
 def sample_command(
@@ -33,6 +34,7 @@ def sample_command(
     corrector: Annotated[str, option("move of pc at fixed time")] = "none",
     steps: Annotated[int | None, option("steps from noise to sample [default: 40]")] = None,
     seed: Annotated[int, option("seed of the samples")] = 0,
+    tile: Annotated[str, option(TILE.partition(" [")[0])] = AUTO,
     device: Annotated[str, option("auto, cpu, cuda or cuda:i")] = "auto",
     out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
     overwrite: Annotated[bool, option("write over earlier samples", "--overwrite")] = False,
@@ -46,7 +48,8 @@ def sample_command(
     if help:
         return show_help(ctx, settings.options_of_parts(given, registry, _KINDS), _OWN, inputs="")
     given = with_options(ctx, given, registry, _OWN)
-    run = {"samples": n, "seed": seed, "device": device} | ({} if steps is None else {"steps": steps})
+    run = {"samples": n, "seed": seed, "tile": parse_tile(tile), "device": device}
+    run |= {} if steps is None else {"steps": steps}
     tables = _checked(given, run, registry)
     out = _free(out or Path(f"{Path(prior).stem}-samples"), overwrite)
     return _draw(tables, _size(size), out, quiet=quiet, json=json)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from invsolve.linalg import expand
 from invsolve.prior import Prior
 from invsolve.priors.stationary import StationaryCovariance
+from invsolve.priors.tiled import TiledPrior
 
 __all__ = ["DenoiserPrior", "GreyPrior"]
 
@@ -37,6 +38,7 @@ class DenoiserPrior(Prior):
 
     surrogate_above: level beyond which the covariance of photographs stands in for the network's derivative.
     side: height and width in pixels of images that come in one size only; None for any.
+    A network that looks only so far says so in its `halo` and `stride`, and can be tiled.
     """
 
     def __init__(
@@ -55,6 +57,8 @@ class DenoiserPrior(Prior):
         super().__init__()
         self.network = network.requires_grad_(False).eval()
         self.name, self.shape = name, (channels, side, side)
+        self.halo = getattr(network, "halo", None)
+        self.stride = 1 if self.halo is None else int(getattr(network, "stride", 1))
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.low, self.span = data_range[0], data_range[1] - data_range[0]
         self.centre.fill_(0.5)
@@ -76,6 +80,11 @@ class DenoiserPrior(Prior):
             answer: Tensor = self.network(self.low + self.span * x, self.span * sigma)
         return (answer.to(x.dtype) - self.low) / self.span
 
+    def tiled(self, size: int) -> TiledPrior:
+        """Give the same prior in tiles of size x size pixels; Refused where the network sees the whole
+        image."""
+        return TiledPrior(self, size)
+
     def grey(self) -> "GreyPrior":
         """Give the prior of grey images, (B, 1, H, W), that this colour prior implies."""
         return GreyPrior(self)
@@ -92,17 +101,22 @@ def colour_noise(channels: int, height: int, width: int) -> Tensor:
 class GreyPrior(Prior):
     """Grey images through a colour prior; the module docstring has the argument."""
 
-    def __init__(self, colour: DenoiserPrior) -> None:
+    def __init__(self, colour: DenoiserPrior | TiledPrior) -> None:
         """Keep the colour prior; its noise range shrinks by sqrt(channels)."""
         super().__init__()
         self.colour, self.channels = colour, int(colour.shape[0] or 1) if colour.shape else 1
         self.name, self.shape = colour.name, (1, None, None)
         self.sigma_min = colour.sigma_min / self.channels**0.5
         self.sigma_max = colour.sigma_max / self.channels**0.5
+        self.halo, self.stride, self.tile = colour.halo, colour.stride, colour.tile
         self.centre.copy_(colour.centre)
         self.metadata, self.sha256 = colour.metadata, colour.sha256
-        if colour.surrogate_above is not None:
-            self.surrogate = StationaryCovariance(colour.surrogate_above / self.channels**0.5, 1)
+        if colour.surrogate is not None:
+            self.surrogate = StationaryCovariance(colour.surrogate.above / self.channels**0.5, 1)
+
+    def tiled(self, size: int) -> "GreyPrior":
+        """Tile the colour prior inside: the fixed noise belongs to the whole image."""
+        return GreyPrior(self.colour.tiled(size))
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return E[x_0 | x_0 + sigma n = x] for x (B, 1, H, W)."""

@@ -9,6 +9,7 @@
                  sha256        of the payload
                  name, licence, images (seen in training), config_hash
                  side          pixels a side, for images of one size only
+                 halo          pixels around one that its answer depends on; else the architecture tells
     payload    the tensors
 
 A file is looked at before it is believed: length, header, hash, names, shapes and finite values, each with
@@ -161,6 +162,16 @@ def side_of(path: Path, metadata: Mapping[str, str]) -> int | None:
     return None if text is None else int(text)
 
 
+def halo_of(path: Path, metadata: Mapping[str, str], needed: int) -> int:
+    """Pixels around one that its answer depends on: those stated, never fewer than the architecture needs."""
+    text = metadata.get("halo", str(needed))
+    if not (text.isascii() and text.isdigit() and int(text) >= needed):
+        raise InputError(
+            f"{path} states halo = {text}; its architecture needs a number of at least {needed} pixels."
+        )
+    return int(text)
+
+
 def load_safetensors_prior(path: Path) -> DenoiserPrior:
     """Load a prior, or refuse the file in one line."""
     content = contents(path)
@@ -185,6 +196,7 @@ def load_safetensors_prior(path: Path) -> DenoiserPrior:
         name=metadata.get("name", path.stem),
         side=side_of(path, metadata),
     )
+    prior.halo = halo_of(path, metadata, architecture.halo)
     prior.metadata, prior.sha256 = metadata, sha256
     return prior
 
@@ -210,6 +222,7 @@ def save_safetensors_prior(
         "licence": licence,
         "architecture": json.dumps(dataclasses.asdict(network.architecture)),
         "channels": str(network.architecture.in_channels),
+        "halo": str(network.architecture.halo),
         "data_range": json.dumps(data_range),
         "sigma_min": repr(sigma_min),
         "sigma_max": repr(sigma_max),

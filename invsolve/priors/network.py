@@ -13,6 +13,9 @@ unshuffle weaves a texture into flat areas); the trunk halves the resolution onc
 attention and no norm that pools over space, so the answer at a pixel depends on its neighbourhood alone and
 the image may have any size: inside, it is mirrored up to a multiple of the coarsest grid and cut back. A
 constant-one input channel lets the zero padding of the convolutions mark the border.
+
+How far a pixel's neighbourhood goes follows from the architecture (`Architecture.halo`): each 3 x 3
+convolution adds a pixel of its own resolution, each change of resolution doubles what is below.
 """
 
 import math
@@ -48,6 +51,27 @@ class Architecture:
             raise ValueError(
                 f"{self} builds no network: every size must be at least 1 and sigma_data positive."
             )
+
+    @property
+    def stride(self) -> int:
+        """Side in pixels of a cell of the coarsest grid: 2 to the number of widths."""
+        return int(2 ** len(self.widths))
+
+    @property
+    def halo(self) -> int:
+        """Pixels on each side of one that its answer depends on.
+
+        With r_l the reach at resolution l, in its own pixels, from L, the coarsest, up to 0, the stem:
+
+            r_L = 2 blocks              two convolutions a block
+            r_l = 2 r_(l+1) + 2 + 4 blocks          bilinear doubling 2; a stage before and one after
+            r_0 = 2 r_1 + 3 + 4                     1 more for the 4 x 4 convolution; one block a stage
+            halo = r_0 + 2                          entry and head
+        """
+        reach = 2 * self.blocks
+        for _ in self.widths[1:]:
+            reach = 2 * reach + 2 + 4 * self.blocks
+        return 2 * reach + 9
 
 
 def mirror(x: Tensor, multiple: int) -> Tensor:
@@ -162,6 +186,16 @@ class DenoisingUNet(nn.Module):
             nn.init.zeros_(zero)
         self.to(memory_format=torch.channels_last)
 
+    @property
+    def halo(self) -> int:
+        """Pixels on each side of one that its answer depends on."""
+        return self.architecture.halo
+
+    @property
+    def stride(self) -> int:
+        """Grid that a part of an image has to keep to, in pixels."""
+        return self.architecture.stride
+
     def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Images (B, C, H, W) of any size and noise levels (B,) to the denoised images."""
         sd, s = self.architecture.sigma_data, sigma.double()
@@ -172,7 +206,7 @@ class DenoisingUNet(nn.Module):
     def raw(self, x: Tensor, sigma: Tensor) -> Tensor:
         """F: the U-Net on an input of unit variance."""
         height, width = x.shape[-2:]
-        x = mirror(x, 2 ** len(self.down))
+        x = mirror(x, self.stride)
         x = torch.cat([x, torch.ones_like(x[:, :1])], 1).contiguous(memory_format=torch.channels_last)
         features = self.embedding(sigma)
         x = self.encoder[0](self.entry(x), features)

@@ -20,6 +20,7 @@ from invsolve.run.units import Unit
 __all__ = ["PROBLEM", "attempt"]
 
 PROBLEM = "problem.npz"
+_NO_MEMORY = "there is not enough memory for a single sample. Give a smaller image, or smaller tiles: --tile."
 
 
 @lru_cache(maxsize=1)
@@ -42,7 +43,7 @@ def attempt(unit: Unit) -> Iterator[Event]:
         yield Failed(unit, str(error), error.exit_code)
     except Exception as error:  # a plugin may raise anything, and other units go on
         if _memory(error):
-            yield Failed(unit, "there is not enough memory for a single sample. Give a smaller image.", 4)
+            yield Failed(unit, _NO_MEMORY, 4)
         else:
             yield Failed(unit, reason(error), 3, traceback.format_exc())
 

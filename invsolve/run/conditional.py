@@ -63,6 +63,7 @@ def _posterior(tables: Tables, device: str) -> Posterior:
             f"prior {tables['prior']['name']} makes images of any size, and no measurement says which: "
             "choose a prior of one size, such as --prior digits."
         )
+    prior = parts.tiled(prior, tables, [side for side in prior.shape if side])
     sde, guidance = (parts.build(kind, tables) for kind in ("sde", "guidance"))
     gamma = parse_gamma(str(tables["run"]["gamma"]))
     return Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)

@@ -21,6 +21,7 @@ from invsolve.run import record, settings
 from invsolve.run.drive import Outcome
 from invsolve.run.lock import locked
 from invsolve.run.settings import Tables
+from invsolve.run.tile import AUTO
 
 if TYPE_CHECKING:
     from invsolve.run.screen import Screen
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["implied", "is_free", "resolve", "run"]
 
 _KINDS = tuple(kind for kind in settings.PARTS if kind != "operator")
-_DEFAULTS = {"gamma": 1.0, "samples": 8, "seed": 0, "device": "auto"}
+_DEFAULTS = {"gamma": 1.0, "samples": 8, "seed": 0, "tile": AUTO, "device": "auto"}
 _OF_A_MEASUREMENT = {"input": "INPUT", "simulate": "--simulate", "truth": "--truth", "sigma_y": "--sigma-y"}
 
 

@@ -5,6 +5,7 @@ import hashlib
 import inspect
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,9 @@ from invsolve.options import check_table
 from invsolve.plugins import Registry, load
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
+from invsolve.priors.tiled import overhead, why_whole
 from invsolve.run.settings import Tables, is_weight_file
+from invsolve.run.tile import AUTO, chosen
 
 if TYPE_CHECKING:
     from invsolve.run.problem import Problem
@@ -35,6 +38,8 @@ __all__ = [
     "load_prior",
     "prior_sha256",
     "registry",
+    "tile_notes",
+    "tiled",
 ]
 
 
@@ -73,12 +78,25 @@ class Parts:
         posterior = self.posterior
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
+        notes = tile_notes(posterior)
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
-        if start >= top:
-            return []
-        return [
-            f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}"
-        ]
+        if start < top:
+            notes.append(
+                f"the grid starts at noise level {start:.4g}, the prior's own limit, not the SDE's {top:.4g}"
+            )
+        return notes
+
+
+def tile_notes(posterior: Posterior) -> list[str]:
+    """What tiles cost, where the prior goes by tiles."""
+    prior = posterior.prior
+    if not prior.tile:
+        return []
+    times = overhead(prior, *posterior.shape[-2:])
+    return [
+        f"tiles of {prior.tile} pixels with a halo of {prior.halo}: the network sees {times:.2g} times the "
+        "pixels, and sees them again for each vjp"
+    ]
 
 
 @lru_cache(maxsize=1)
@@ -121,7 +139,17 @@ def build_prior(tables: Tables, shape: tuple[int, ...], device: str) -> Prior:
             f"prior {tables['prior']['name']} makes images of {sides} (channels x height x width), "
             f"but this one is {' x '.join(map(str, shape))}. Choose another with --prior."
         )
-    return prior
+    return tiled(prior, tables, shape)
+
+
+def tiled(prior: Prior, tables: Tables, shape: Sequence[int]) -> Prior:
+    """Tile the prior for images of that shape where the settings ask for it; auto leaves whole what cannot
+    be tiled."""
+    tile = tables["run"]["tile"]
+    size = chosen(tile, shape)
+    if not size or (tile == AUTO and why_whole(prior)):
+        return prior
+    return prior.tiled(size)
 
 
 def prior_sha256(tables: Tables, device: str) -> str:

@@ -1,6 +1,6 @@
 """The settings of a run as tables of plain values: what run.toml holds and --config reads.
 
-    [run]        input, simulate, truth, sigma_y, gamma, steps, samples, seed, device
+    [run]        input, simulate, truth, sigma_y, gamma, steps, samples, seed, tile, device
     [operator]   name, and its options; and so [likelihood] [prior] [sde] [guidance] [sampler] [predictor]
                  [corrector]
 
@@ -21,6 +21,7 @@ from invsolve.gamma import parse_gamma
 from invsolve.operators.inpaint import DEFAULT_KEEP
 from invsolve.options import Option, check_table, describe
 from invsolve.registry import Registry
+from invsolve.run.tile import AUTO, check_tile
 from invsolve.source import Expression
 
 __all__ = [
@@ -50,7 +51,7 @@ NAMES = {
     "predictor": "dpmpp",
     "corrector": "none",
 }
-DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "device": "auto"}
+DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "tile": AUTO, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
 _TYPES: dict[str, tuple[type, ...]] = {
     "input": (list,),
@@ -61,6 +62,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "steps": (int,),
     "samples": (int,),
     "seed": (int,),
+    "tile": (int, str),
     "device": (str,),
 }
 
@@ -210,10 +212,11 @@ def plain(value: object) -> object:
 
 
 def check_counts(run: Mapping[str, Any]) -> None:  # Any: see Tables
-    """Refuse a run without steps or samples."""
+    """Refuse a run without steps or samples, or in tiles that are none."""
     for key in ("steps", "samples"):
         if run[key] < 1:
             raise InputError(f"--{key} must be at least 1, but it is {run[key]}.")
+    check_tile(run["tile"])
 
 
 def _check_numbers(run: Mapping[str, Any]) -> None:  # Any: see Tables

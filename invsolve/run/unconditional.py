@@ -31,7 +31,10 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     run, device = tables["run"], choose_device(str(tables["run"]["device"]))
     prior, started = parts.load_prior(tables, device), time.perf_counter()
     shape = _shape(prior.shape, size)
+    prior = parts.tiled(prior, tables, shape)
     posterior = Posterior(prior, None, sde=parts.build("sde", tables), shape=shape)
+    for note in parts.tile_notes(posterior):
+        screen.note(note)
     sampler, samples = parts.build_sampler(tables), list[Tensor]()
     for k in range(run["samples"]):
         samples.append(sampler(posterior, 1, run["seed"], k))
