@@ -48,7 +48,7 @@ def photo() -> "Prior":
 
 
 def digits() -> "Prior":
-    """Handwritten digits of 32 x 32 pixels, learned from MNIST; --likelihood classifier picks one of the ten."""
+    """Handwritten digits, 32 x 32 pixels, learned from MNIST; --likelihood classifier asks for one of ten."""
     from invsolve.priors.catalogue import load_prior
 
     return load_prior("digits")
