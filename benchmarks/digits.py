@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from class_figures import Way, evaluations, slopes, spread, values, wilson
 from distances import between_markers
-from figures import provenance, table
+from figures import commit, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -135,8 +135,8 @@ def knowledge(
             more.append(f"{gained:+.2f}, {best:.2f}")
         of_values.append([name, *cells])
         of_slopes.append([name, *more])
-    yield table(["p(c \\| x_t): accuracy, nats, ECE, shares", *head], of_values)
-    yield table(["its gradient: nats gained, best multiple", *head], of_slopes)
+    yield table(["values: accuracy, nats, ECE, shares", *head], of_values)
+    yield table(["slopes: nats gained, best multiple", *head], of_slopes)
 
 
 def drawn(
@@ -201,7 +201,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     with torch.no_grad():
         right = float((judge(images[held]).argmax(1) == labels[held]).float().mean())
-    note = f"B recognises {right:.2%} of the {HELD_OUT} held-out digits. By `python {provenance(argv)}`."
+    note = (
+        f"B recognises {right:.2%} of the {HELD_OUT} held-out digits; the first two tables have {args.held} "
+        f"of them, the third {args.samples} samples a class in {args.steps} steps, seed {args.seed}. "
+        f"Commit {commit()}, one thread."
+    )
     print(note)
     prior, rows = load_prior(args.prior), ways(args, clean)
     tables = list(knowledge(rows, prior, images[held][: args.held], labels[held][: args.held]))

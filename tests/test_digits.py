@@ -32,12 +32,12 @@ def judge():
     return lambda x: net(x.clamp(0, 1)).argmax(1)
 
 
-def drawn(label, n=4, **options):
+def drawn(label, n=4, gamma=4.0):
     posterior = Posterior(
         load_prior("digits"),
         Classifier(load_classifier("digits"), label),
         guidance=ClassifierGuidance(),
-        **options,
+        gamma=gamma,
     )
     return PC()(posterior, n, 0)
 
