@@ -1,6 +1,9 @@
 """Denoising by a prior beside NL-means that knows sigma, on the centre crops of an image folder.
 
     python benchmarks/denoising.py FOLDER [--prior photo] [--count 40] [--seed 0]
+    python benchmarks/denoising.py --prior ellipses
+
+Without a folder the images are phantoms, drawn from seeds that no training uses.
 
 One row a noise level, in the [-1, 1] scale of the network (halve it for images in [0, 1]): mean PSNR in dB
 of the noisy crop, the prior and NL-means, each clipped to the image range, and the mean gain of the prior
@@ -18,6 +21,7 @@ from skimage.restoration import denoise_nl_means
 
 from invsolve.priors.catalogue import load_prior
 from invsolve.training.data import image_files, open_image
+from invsolve.training.phantoms import phantom
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 SIDE = 256
@@ -34,6 +38,12 @@ def centre_crops(folder: Path, count: int, seed: int) -> list[torch.Tensor]:
         crop = np.array(pixels[top : top + SIDE, left : left + SIDE])
         crops.append(torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255)
     return crops
+
+
+def phantoms(count: int, seed: int) -> list[torch.Tensor]:
+    """Phantoms (1, 1, 256, 256) in [0, 1], of a seed that no training step has."""
+    rng = np.random.default_rng([seed, 2**31 + 1])
+    return [torch.from_numpy(phantom(SIDE, rng))[None, None].float() for _ in range(count)]
 
 
 def psnr(image: torch.Tensor, truth: torch.Tensor) -> float:
@@ -58,15 +68,21 @@ def interval(values: list[float]) -> tuple[float, float]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, nargs="?", help="of pictures; left out for phantoms")
     parser.add_argument("--prior", default="photo", help="name or file")
     parser.add_argument("--count", type=int, default=40, help="images")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    prior, crops = load_prior(options.prior), centre_crops(options.folder, options.count, options.seed)
+    prior = load_prior(options.prior)
+    crops = (
+        centre_crops(options.folder, options.count, options.seed)
+        if options.folder
+        else phantoms(options.count, options.seed)
+    )
     print(f"prior {prior.name}, {prior.metadata['images']} training crops, sha256 {prior.sha256[:12]}")
-    print(f"{len(crops)} crops of {options.folder.name}, seed {options.seed}, commit {commit()}")
+    source = f"crops of {options.folder.name}" if options.folder else "phantoms"
+    print(f"{len(crops)} {source}, seed {options.seed}, commit {commit()}")
     print("| sigma | noisy | prior | NL-means | gain of the prior, 95 % |\n|---|---|---|---|---|")
     started = time.monotonic()
     for sigma in SIGMAS:

@@ -1,48 +1,58 @@
 """Class-conditional digits: three ways to use a classifier, beside each other.
 
     python benchmarks/digits.py MNIST [--samples 20] [--steps 40] [--seed 0] [--prior digits]
-        [--classifier digits] [--networks FOLDER] [--held 500] [--only NAME ...]
+        [--classifier digits] [--networks FOLDER] [--held 500] [--only NAME ...] [--write]
 
 MNIST is a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte, perhaps .gz. Its last 5,000 images
 are held out: neither the prior nor any classifier has seen them. Two classifiers of clean images are trained
 here (a small LeNet each, one minute; kept in --networks): A guides in the ways that need a clean classifier,
 B judges and guides nobody.
 
-First table, on held-out digits with noise of three levels ([0, 1] units): accuracy of p(c | x_t), its
-negative log-likelihood in nats (0.00 is perfect, 2.30 knows nothing) and its expected calibration error over
-ten bins. Second table, on samples, the same number of each class: share recognised by B, the spread of a
-class (standard deviation of its pixels beside MNIST's, 1 is right) and the cost.
+First table, on held-out digits with noise of four levels ([0, 1] units): accuracy of p(c | x_t), its
+negative log-likelihood in nats (0.00 is perfect, 2.30 knows nothing), its expected calibration error over ten
+bins, and the largest difference between the mean of p(c) and the share of class c.
+
+Second table, on the same: what the gradient g is worth. E[x_0 | x_t, c] = D + sigma^2 g, so a right g lowers
+the squared error of D, in nats an e-fold of noise (|D - x_0|^2 - |D + sigma^2 g - x_0|^2) / sigma^2; over all
+noise levels the exact one gains the entropy of the class, 2.30 nats. Beside it the multiple of g that gains
+most: 1 for the exact one, below 1 where g is rough, above 1 where it is too weak.
+
+Third table, on samples, the same number of each class: share recognised by B with its 95 % interval (Wilson),
+the least of the classes, the spread of a class (standard deviation of its pixels beside MNIST's, 1 is right)
+and the cost. --write puts the tables into docs/classifiers.md.
 """
 
 import argparse
-import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from class_figures import Way, evaluations, slopes, spread, values, wilson
+from distances import between_markers
+from figures import commit, table
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from invsolve.classifiers.formats import load_classifier
 from invsolve.classifiers.guide import AveragedClassifier, DenoisedClassifier
+from invsolve.files import write_whole
 from invsolve.gamma import Gamma, Ramp
 from invsolve.guidance import ClassifierGuidance
 from invsolve.likelihood import Classifier
 from invsolve.posterior import Posterior
-from invsolve.prior import Denoised, Prior
+from invsolve.prior import Prior
 from invsolve.priors.catalogue import load_prior
 from invsolve.samplers.pc import PC
-from invsolve.sde import VE
 from invsolve.training import TrainingConfig
 from invsolve.training.whole import load_whole
 
-LEVELS = (0.25, 0.5, 1.0)
+LEVELS = (0.25, 0.5, 1.0, 2.0)
 HELD_OUT = 5000
-Way = Callable[[int], Classifier]
+PAGE = Path(__file__).parents[1] / "docs" / "classifiers.md"
 
 
 class LeNet(nn.Module):
@@ -91,27 +101,73 @@ def learn(net: LeNet, images: Tensor, labels: Tensor, epochs: int) -> None:
         fall.step()
 
 
-def calibration(log_p: Tensor, labels: Tensor) -> tuple[float, float, float]:
-    """Accuracy, negative log-likelihood in nats, and expected calibration error over ten bins."""
-    sure, chosen = log_p.exp().max(1)
-    right = (chosen == labels).float()
-    bins = (sure * 10).long().clamp(max=9)
-    errors = [
-        float((bins == b).float().mean() * (sure[bins == b].mean() - right[bins == b].mean()).abs())
-        for b in bins.unique()
-    ]
-    return float(right.mean()), float(F.nll_loss(log_p, labels)), sum(errors)
+def ways(args: argparse.Namespace, clean: nn.Module) -> dict[str, tuple[Way, Gamma]]:
+    """Every row of the tables."""
+    aware = load_classifier(args.classifier)
+    gammas: tuple[Gamma, ...] = (1.0, 2.0, 4.0, Ramp(4.0, 1.0), Ramp(1.0, 4.0))
+    rows: dict[str, tuple[Way, Gamma]] = {
+        f"noise-aware, gamma {said(gamma)}": (lambda c: Classifier(aware, c), gamma) for gamma in gammas
+    }
+    for gamma in (1.0, 4.0):
+        rows[f"denoised, gamma {said(gamma)}"] = (lambda c: DenoisedClassifier(clean, c), gamma)
+        rows[f"averaged, gamma {said(gamma)}"] = (lambda c: AveragedClassifier(clean, c, probes=4), gamma)
+    return {k: v for k, v in rows.items() if not args.only or any(word in k for word in args.only)}
 
 
-def log_classes(way: Way, prior: Prior, images: Tensor, level: float) -> Tensor:
-    """log p(c | x_t) of held-out images with noise of one level."""
-    sde, rng = VE(), torch.Generator().manual_seed(1)
-    found = []
-    for x0 in images.split(100):
-        x = x0 + level * torch.randn(x0.shape, generator=rng)
-        at = Denoised(prior, sde, x, sde.time(level), graph=True)
-        found.append(way(0).log_classes_at(at).detach())
-    return torch.cat(found)
+def said(gamma: Gamma) -> str:
+    """As --gamma is written."""
+    return f"{gamma.high:g}:{gamma.low:g}" if isinstance(gamma, Ramp) else f"{gamma:g}"
+
+
+def knowledge(
+    rows: dict[str, tuple[Way, Gamma]], prior: Prior, images: Tensor, labels: Tensor
+) -> Iterator[str]:
+    """The tables of values and of slopes; gamma has no part in them."""
+    named = {row.split(",")[0]: way for row, (way, _) in rows.items()}
+    head = [f"sigma {level}" for level in LEVELS]
+    of_values, of_slopes = [], []
+    for name, way in named.items():
+        cells, more = [], []
+        for level in LEVELS:
+            right, nats, error, shares = values(way, evaluations(prior, images, labels, level))
+            cells.append(f"{right:.1%}, {nats:.2f}, {error:.3f}, {shares:.3f}")
+            gained, best = slopes(way, evaluations(prior, images, labels, level))
+            more.append(f"{gained:+.2f}, {best:.2f}")
+        of_values.append([name, *cells])
+        of_slopes.append([name, *more])
+    yield table(["values: accuracy, nats, ECE, shares", *head], of_values)
+    yield table(["slopes: nats gained, best multiple", *head], of_slopes)
+
+
+def drawn(
+    rows: dict[str, tuple[Way, Gamma]], prior: Prior, judge: nn.Module, real: float, args: argparse.Namespace
+) -> str:
+    """The table of samples; each row is printed as it is done."""
+    lines = []
+    for name, (way, gamma) in rows.items():
+        samples, cost = draw(way, gamma, prior, args)
+        hits = recognised(judge, samples)
+        low, high = wilson(int(hits.sum()), hits.numel())
+        lines.append(
+            [
+                name,
+                f"{hits.mean():.1%} ({low:.1%} to {high:.1%})",
+                f"{hits.mean(1).min():.0%}",
+                f"{spread(samples) / real:.2f}",
+                f"{cost['forward']:.0f} + {cost['vjp']:.0f}",
+                f"{cost['seconds']:.2f}",
+            ]
+        )
+        print(*lines[-1], sep=" | ", flush=True)
+    head = ["way", "recognised by B", "least class", "spread", "forward + vjp a sample", "CPU s a sample"]
+    return table(head, lines)
+
+
+@torch.no_grad()
+def recognised(judge: nn.Module, samples: Tensor) -> Tensor:
+    """1 where the judge finds the class asked for, (10, n)."""
+    chosen = judge(samples.flatten(0, 1).clamp(0, 1)).argmax(1).reshape(len(samples), -1)
+    return (chosen == torch.arange(len(samples))[:, None]).float()
 
 
 def draw(way: Way, gamma: Gamma, prior: Prior, args: argparse.Namespace) -> tuple[Tensor, dict[str, float]]:
@@ -122,40 +178,22 @@ def draw(way: Way, gamma: Gamma, prior: Prior, args: argparse.Namespace) -> tupl
         samples.append(PC(steps=args.steps)(posterior, args.samples, args.seed))
         calls = {k: calls[k] + posterior.calls[k] for k in calls}
     n = 10 * args.samples
-    return torch.stack(samples), {
-        **{k: v / n for k, v in calls.items()},
-        "seconds": (time.process_time() - started) / n,
-    }
+    seconds = (time.process_time() - started) / n
+    return torch.stack(samples), {**{k: v / n for k, v in calls.items()}, "seconds": seconds}
 
 
-def spread(samples: Tensor) -> float:
-    """Root mean variance of a class's pixels, (10, n, ...)."""
-    return float(samples.clamp(0, 1).var(1).mean().sqrt())
-
-
-def ways(args: argparse.Namespace, clean: nn.Module) -> dict[str, tuple[Way, Gamma]]:
-    """Every row of the tables."""
-    aware = load_classifier(args.classifier)
-    tables: dict[str, tuple[Way, Gamma]] = {
-        "noise-aware, gamma 1": (lambda c: Classifier(aware, c), 1.0),
-        "noise-aware, gamma 2": (lambda c: Classifier(aware, c), 2.0),
-        "noise-aware, gamma 4": (lambda c: Classifier(aware, c), 4.0),
-        "noise-aware, gamma 3:1": (lambda c: Classifier(aware, c), Ramp(3.0, 1.0)),
-        "noise-aware, gamma 1:3": (lambda c: Classifier(aware, c), Ramp(1.0, 3.0)),
-        "denoised, gamma 1": (lambda c: DenoisedClassifier(clean, c), 1.0),
-        "averaged 4 probes, gamma 1": (lambda c: AveragedClassifier(clean, c, probes=4), 1.0),
-    }
-    return {k: v for k, v in tables.items() if not args.only or any(word in k for word in args.only)}
-
-
-def main() -> None:
-    """Print both tables."""
-    args = arguments()
+def digits(folder: Path) -> tuple[Tensor, Tensor]:
+    """All images (n, 1, 32, 32) in [0, 1] and their classes; the last HELD_OUT are for measuring."""
     config = replace(TrainingConfig(), data="whole", crop=32, hold_out=HELD_OUT)
-    config = replace(config, architecture=replace(config.architecture, in_channels=1))
-    source = load_whole([args.mnist], config)
-    images = torch.from_numpy(source.pixels).permute(0, 3, 1, 2).float() / 255
-    labels = torch.from_numpy(source.labels)
+    source = load_whole([folder], replace(config, architecture=replace(config.architecture, in_channels=1)))
+    assert source.labels is not None, "MNIST has labels"
+    return torch.from_numpy(source.pixels).permute(0, 3, 1, 2).float() / 255, torch.from_numpy(source.labels)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the tables, and write them where that is asked for."""
+    args = arguments(argv)
+    images, labels = digits(args.mnist)
     known, held = slice(0, -HELD_OUT), slice(-HELD_OUT, None)
     clean, judge = (
         clean_classifier(args.networks / f"{name}.safetensors", widths, images[known], labels[known])
@@ -163,54 +201,36 @@ def main() -> None:
     )
     with torch.no_grad():
         right = float((judge(images[held]).argmax(1) == labels[held]).float().mean())
-    asked = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(asked, capture_output=True, text=True).stdout.strip()
-    print(f"{args.samples} samples a class, {args.steps} steps, seed {args.seed}, commit {commit}")
-    print(f"judge B: {right:.2%} of {HELD_OUT} held-out digits\n")
+    note = (
+        f"B recognises {right:.2%} of the {HELD_OUT} held-out digits; the first two tables have {args.held} "
+        f"of them, the third {args.samples} samples a class in {args.steps} steps, seed {args.seed}. "
+        f"Commit {commit()}, one thread."
+    )
+    print(note)
     prior, rows = load_prior(args.prior), ways(args, clean)
-    calibrations(rows, prior, images[held][: args.held], labels[held][: args.held])
+    tables = list(knowledge(rows, prior, images[held][: args.held], labels[held][: args.held]))
+    print(*tables, sep="\n\n", flush=True)
     real = torch.stack([images[known][labels[known] == c][:1000] for c in range(10)])
-    print("\n| way | recognised by B | least class | spread | forward + vjp a sample | CPU s a sample |")
-    print("|---|---|---|---|---|---|")
-    for name, (way, gamma) in rows.items():
-        samples, cost = draw(way, gamma, prior, args)
-        with torch.no_grad():
-            chosen = judge(samples.flatten(0, 1).clamp(0, 1)).argmax(1).reshape(10, -1)
-        share = (chosen == torch.arange(10)[:, None]).float().mean(1)
-        calls = f"{cost['forward']:.0f} + {cost['vjp']:.0f}"
-        print(
-            f"| {name} | {share.mean():.1%} | {share.min():.0%} | {spread(samples) / spread(real):.2f} "
-            f"| {calls} | {cost['seconds']:.2f} |",
-            flush=True,
-        )
+    content = "\n\n".join([note, *tables, drawn(rows, prior, judge, spread(real), args)])
+    if args.write:
+        page = between_markers(PAGE.read_text(encoding="utf-8"), "digits", content)
+        write_whole(PAGE, page.encode())
 
 
-def calibrations(rows: dict[str, tuple[Way, Gamma]], prior: Prior, images: Tensor, labels: Tensor) -> None:
-    """Print the first table; gamma has no part in it."""
-    print("| p(c \\| x_t) | " + " | ".join(f"sigma {level}" for level in LEVELS) + " |")
-    print("|---|" + "---|" * len(LEVELS))
-    for name in dict.fromkeys(row.split(",")[0] for row in rows):
-        way = next(way for row, (way, _) in rows.items() if row.startswith(name))
-        cells = []
-        for level in LEVELS:
-            share, nats, error = calibration(log_classes(way, prior, images, level), labels)
-            cells.append(f"{share:.1%}, {nats:.2f} nats, ECE {error:.3f}")
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-
-
-def arguments() -> argparse.Namespace:
+def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("mnist", type=Path)
     parser.add_argument("--samples", type=int, default=20)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--held", type=int, default=500, help="held-out digits of the first table")
+    parser.add_argument("--held", type=int, default=500, help="held-out digits of the first two tables")
     parser.add_argument("--prior", default="digits")
     parser.add_argument("--classifier", default="digits")
     parser.add_argument("--networks", type=Path, default=Path("lenets"))
     parser.add_argument("--only", nargs="*", default=[])
-    return parser.parse_args()
+    parser.add_argument("--write", action="store_true", help="write docs/classifiers.md")
+    return parser.parse_args(argv)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ def invsolve_sdes() -> Parts:
 
 @hookimpl
 def invsolve_priors() -> Parts:
-    """Offer the learned prior whose weights are in the package."""
-    return {"photo": "invsolve.builtins:photo"}
+    """Offer the learned priors whose weights are in the package."""
+    return {"photo": "invsolve.builtins:photo", "digits": "invsolve.builtins:digits"}
 
 
 def photo() -> "Prior":
@@ -45,6 +45,13 @@ def photo() -> "Prior":
     from invsolve.priors.catalogue import load_prior
 
     return load_prior("photo")
+
+
+def digits() -> "Prior":
+    """Handwritten digits, 32 x 32 pixels, learned from MNIST; --likelihood classifier asks for one of ten."""
+    from invsolve.priors.catalogue import load_prior
+
+    return load_prior("digits")
 
 
 @hookimpl

@@ -169,9 +169,9 @@ def test_phantoms_take_no_data(tmp_path):
 # the run
 
 
-@pytest.mark.parametrize("name", ["photo", "photo-finish", "digits", "digits-classifier", "ellipses"])
+@pytest.mark.parametrize("name", [f.stem for f in sorted(CONFIGS.glob("*.toml"))])
 def test_the_packaged_configs_are_valid(name):
-    assert read_config(CONFIGS / f"{name}.toml").name in (name, "photo")
+    assert read_config(CONFIGS / f"{name}.toml").name in (name, name.removesuffix("-finish"))
 
 
 def test_a_prior_of_whole_images_knows_its_size_and_is_measured_on_those_held_out(mnist, tmp_path):
@@ -194,6 +194,23 @@ def test_a_classifier_learns_and_knows_less_in_noise(mnist, tmp_path):
     sure, lost = (net(x, s * level).softmax(1).amax(1) for s in (0.0, 40.0))
     assert sure.min() > 0.8
     assert lost.max() < 0.6
+
+
+def test_a_classifier_goes_on_from_another_and_learns_its_slopes_beside_a_prior(mnist, tmp_path):
+    train(PRIOR, [mnist], tmp_path / "prior")
+    train(CLASSIFIER, [mnist], tmp_path / "first")
+    start = tmp_path / "first" / "tiny-classifier.safetensors"
+    beside = str(tmp_path / "prior" / "tiny.safetensors")
+    nets = []
+    for slopes in (1.0, 2.0):
+        config = dataclasses.replace(CLASSIFIER, slopes=slopes, beside=beside, images=4, rate=1e-9)
+        train(config, [mnist], tmp_path / str(slopes), start=start)
+        nets.append(load_classifier(tmp_path / str(slopes) / "tiny-classifier.safetensors"))
+        losses = [float(f.read_text().split(",")[1]) for f in (tmp_path / str(slopes)).glob("loss.csv")]
+        nets[-1].first = losses[0]
+    x, sigma = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.ones(3)
+    torch.testing.assert_close(*(net(x, sigma) for net in (nets[0], load_classifier(start))))
+    assert nets[0].first != nets[1].first
 
 
 def test_a_classifier_without_labels_is_refused(tmp_path, images):

@@ -73,7 +73,7 @@ def test_list_takes_a_kind_in_singular_and_plural(run, word):
 
 def test_list_tells_what_the_weights_of_a_prior_say_of_themselves(run):
     row = next(line for line in run("list", "priors")[1].splitlines() if " photo " in line)
-    assert "[3 x any x any, sigma 0.001 to 40, 5.7 MB, CC BY-SA 4.0" in row
+    assert "[3 x any x any in [0, 1], sigma 0.001 to 40, 5.7 MB, CC BY-SA 4.0" in row
 
 
 def test_list_as_json_has_the_options(run):

@@ -60,7 +60,7 @@ def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, 
 
 
 def _weights(name: str) -> str:
-    """Say what the weight file of a shipped prior says of itself: size, noise levels, licence, megabytes."""
+    """Say what the file of a shipped prior says of itself: size, range, noise levels, megabytes, licence."""
     file = files("invsolve").joinpath(f"priors/weights/{name}.safetensors")
     if not file.is_file():
         return ""
@@ -69,7 +69,7 @@ def _weights(name: str) -> str:
     known = json.loads(content[8 : 8 + length])["__metadata__"]
     side = known.get("side", "any")
     return (
-        f"{known['channels']} x {side} x {side}, sigma {float(known['sigma_min']):g} to "
+        f"{known['channels']} x {side} x {side} in [0, 1], sigma {float(known['sigma_min']):g} to "
         f"{float(known['sigma_max']):g}, {len(content) / 1e6:.1f} MB, {known['licence']}"
     )
 

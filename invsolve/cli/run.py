@@ -29,7 +29,7 @@ _OPERATOR = "what happened to the image: a name of `invsolve list operators`, or
 _PRIOR = "what images look like: a name, or a weight file [default: photo]"
 _GAMMA = (
     "weight of the likelihood, or HIGH:LOW for high to low noise; 1 is Bayes' rule, other values have no "
-    "posterior of their own [default: 1]"
+    "posterior of their own [default: 1; 4 for a classifier]"
 )
 _SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
 _GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"

@@ -51,7 +51,13 @@ def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: J
     _pictures(out, result)
     metrics = _metrics(result, posterior)
     write_whole(out / "metrics.json", json.dumps(metrics, indent=1).encode())
-    return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": []}
+    return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": _notes(tables)}
+
+
+def _notes(tables: Tables) -> list[str]:
+    """Say that a weight other than 1 was given or chosen."""
+    gamma = tables["run"]["gamma"]
+    return [] if gamma == 1 else [f"gamma {gamma}: sharper or broader than p(x_0 | y), which is gamma 1"]
 
 
 def _posterior(tables: Tables, device: str) -> Posterior:

@@ -30,6 +30,7 @@ __all__ = ["implied", "is_free", "resolve", "run"]
 
 _KINDS = tuple(kind for kind in settings.PARTS if kind != "operator")
 _DEFAULTS = {"gamma": 1.0, "samples": 8, "seed": 0, "tile": AUTO, "device": "auto"}
+_GAMMA = {"classifier": 4.0}  # cross-entropy learns slopes too rough for Bayes' 1: docs/classifiers.md
 _OF_A_MEASUREMENT = {"input": "INPUT", "simulate": "--simulate", "truth": "--truth", "sigma_y": "--sigma-y"}
 
 
@@ -40,8 +41,10 @@ def is_free(tables: Tables, registry: Registry) -> bool:
 
 
 def implied(tables: Tables) -> Tables:
-    """Choose the guidance that fits where none was asked for."""
-    return settings.merge({"guidance": {"name": "classifier"}}, tables)
+    """Choose the guidance that fits, and its weight, where none was asked for."""
+    gamma = _GAMMA.get(str(tables["likelihood"]["name"]))
+    weight: Tables = {} if gamma is None else {"run": {"gamma": gamma}}
+    return settings.merge({"guidance": {"name": "classifier"}} | weight, tables)
 
 
 def resolve(given: Tables, registry: Registry, config: Path | None = None) -> Tables:

@@ -6,7 +6,7 @@
     OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
 
 The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop in this order;
-objectives, sliced and bound are the other losses of score matching, for any network and small problems.
+objectives, implicit and bound are the other losses of score matching, for any network and small problems.
 """
 
 import dataclasses
@@ -22,12 +22,11 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.multiprocessing.spawn import spawn
 
 from invsolve.errors import InputError
 from invsolve.heap import keep_freed_memory
-from invsolve.priors.formats import load_safetensors_prior
-from invsolve.priors.network import DenoisingUNet
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig, read_config
 from invsolve.training.export import export
@@ -119,11 +118,10 @@ def resumed(job: Job) -> Run:
     return run
 
 
-def started(file: Path, config: TrainingConfig) -> DenoisingUNet:
+def started(file: Path, config: TrainingConfig) -> nn.Module:
     """Read the network of a weight file, of the config's architecture."""
-    network = load_safetensors_prior(file).network
-    assert isinstance(network, DenoisingUNet), "weight files hold this network"
-    if network.architecture != config.architecture:
+    network: nn.Module = KINDS[config.kind].load(file).network
+    if getattr(network, "architecture", None) != config.architecture:
         raise InputError(
             f"{file} holds another architecture than the config. Start from weights like those asked for."
         )

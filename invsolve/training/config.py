@@ -24,6 +24,7 @@ ARCHITECTURES: dict[str, type[Architecture] | type[ClassifierArchitecture]] = {
     "classifier": ClassifierArchitecture,
 }
 DATA = ("crops", "whole", "phantoms")
+LATER = {"later": True}  # a setting without which older runs were hashed: left out at its default
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,9 @@ class TrainingConfig:
     log_mean: float = -1.4
     log_std: float = 1.3
     surrogate_above: float = 0.0  # physical level beyond which photographs' covariance guides; 0 for never
+    # the slopes of a classifier (invsolve.training.slopes)
+    slopes: float = field(default=0.0, metadata=LATER)  # weight of its gradients beside its values
+    beside: str = field(default="", metadata=LATER)  # name or file of the prior that it is to guide
     # the optimisation: it ends when the first of the two budgets is spent
     images: int = 1_000_000
     seconds: float = 0.0  # 0 for no limit
@@ -80,10 +84,17 @@ class TrainingConfig:
             raise InputError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}.")
         if not 0 <= self.average < 1 or not 0 <= self.flat < 1:
             raise InputError(f"average = {self.average} and flat = {self.flat} must lie in [0, 1).")
+        if self.slopes < 0 or bool(self.slopes) != bool(self.beside):
+            raise InputError(
+                f"slopes = {self.slopes} and beside = {self.beside!r}: "
+                "slopes above 0 need the prior they belong to, and 0 needs none."
+            )
 
     def digest(self) -> str:
         """Hash of the settings, so that weights can name the run they come from."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        unused = {f.name for f in fields(self) if f.metadata and getattr(self, f.name) == f.default}
+        said = {name: value for name, value in asdict(self).items() if name not in unused}
+        return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_config(path: Path, kind: str | None = None) -> TrainingConfig:

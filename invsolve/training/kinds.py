@@ -18,16 +18,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invsolve.classifiers.formats import save_classifier
+from invsolve.classifiers.formats import load_classifier, save_classifier
 from invsolve.classifiers.network import build_classifier
 from invsolve.errors import InputError
 from invsolve.linalg import expand
-from invsolve.priors.formats import save_safetensors_prior
+from invsolve.prior import Prior
+from invsolve.priors.catalogue import load_prior
+from invsolve.priors.formats import load_safetensors_prior, save_safetensors_prior
 from invsolve.priors.network import build
 from invsolve.training.config import TrainingConfig
 from invsolve.training.data import centre_crops, load_bank
 from invsolve.training.loss import denoising_loss, draw_sigma
 from invsolve.training.phantoms import Phantoms
+from invsolve.training.slopes import denoised, slope_loss
 from invsolve.training.validate import SIGMAS, accuracy, denoising_psnr
 from invsolve.training.whole import Whole, load_whole
 
@@ -81,13 +84,19 @@ class Classifying:
 
     config: TrainingConfig
     source: Whole
+    prior: Prior | None = None  # that it is to guide, where its slopes are learned too
 
     def loss(self, network: nn.Module, step: int, rng: np.random.Generator) -> Tensor:
-        """Cross-entropy of the classes of noisy images, nats."""
+        """Cross-entropy of the classes of noisy images, nats, and the misfit of its slopes if asked for."""
         x0, labels = self.source.draw(self.config.batch, rng)
         x0, sigma, noise = _noised(self.config, x0, rng)
-        logits: Tensor = network(x0 + expand(sigma, x0) * noise, sigma)
-        return F.cross_entropy(logits.float(), labels)
+        x = (x0 + expand(sigma, x0) * noise).requires_grad_(self.prior is not None)
+        logits: Tensor = network(x, sigma)
+        right = F.log_softmax(logits.float(), 1).gather(1, labels[:, None])[:, 0]
+        if self.prior is None:
+            return -right.mean()
+        misfit = slope_loss(right, x, sigma, x0, denoised(self.prior, x, sigma))
+        return self.config.slopes * misfit - right.mean()
 
     def measured(self, network: nn.Module, folder: Path | None) -> Measured:
         """Share of the held-out images whose class is recognised."""
@@ -110,7 +119,7 @@ def classifying(config: TrainingConfig, source: Source) -> Classifying:
     classes = int(source.labels.max()) + 1
     if classes > getattr(config.architecture, "classes", 0) or int(source.labels.min()) < 0:
         raise InputError(f"labels go from {source.labels.min()} to {classes - 1}: classes is too small.")
-    return Classifying(config, source)
+    return Classifying(config, source, load_prior(config.beside) if config.beside else None)
 
 
 @dataclass(frozen=True)
@@ -120,11 +129,12 @@ class Kind:
     build: Callable[..., nn.Module]
     task: Callable[[TrainingConfig, Any], Task]  # Any: each task says which source it takes
     save: Callable[..., None]
+    load: Callable[[Path], Any]  # Any: a prior or a classifier, both with a network
 
 
 KINDS = {
-    "prior": Kind(build, Denoising, save_safetensors_prior),
-    "classifier": Kind(build_classifier, classifying, save_classifier),
+    "prior": Kind(build, Denoising, save_safetensors_prior, load_safetensors_prior),
+    "classifier": Kind(build_classifier, classifying, save_classifier, load_classifier),
 }
 SOURCES: dict[str, Callable[[Sequence[Path], TrainingConfig], Source]] = {
     "crops": load_bank,
