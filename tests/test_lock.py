@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from invsolve import lock
 from invsolve.errors import OutputError
-from invsolve.run import lock
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no flock")
 

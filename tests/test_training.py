@@ -16,7 +16,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from invsolve.cli.train import train_command
-from invsolve.errors import InputError, UnknownName
+from invsolve.errors import InputError, OutputError, UnknownName
+from invsolve.lock import locked
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.network import Architecture
 from invsolve.training import (
@@ -361,6 +362,11 @@ def test_another_architecture_does_not_resume(folder, tmp_path):
     other = dataclasses.replace(TINY, architecture=Architecture(3, 4, (8, 16), 1))
     with pytest.raises(InputError, match="another architecture"):
         train(other, [folder], tmp_path / "out")
+
+
+def test_two_trainings_in_one_folder_are_refused(folder, tmp_path):
+    with locked(tmp_path), pytest.raises(OutputError, match="another run is at work"):
+        train(TINY, [folder], tmp_path)
 
 
 def test_a_torn_checkpoint_is_refused(folder, tmp_path):

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 from invsolve.errors import InputError, InvsolveError, OutputError
 from invsolve.files import write_whole
 from invsolve.images import SAMPLE
+from invsolve.lock import locked
 from invsolve.run import record
 from invsolve.run.events import Done, Event, Failed
 from invsolve.run.executor import Workers, cores, here
 from invsolve.run.inputs import Input, directories, expand, read
-from invsolve.run.lock import locked
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables, resolve, to_toml
 from invsolve.run.tables import row_of, write_table

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 from invsolve.errors import InputError
 from invsolve.files import write_whole
 from invsolve.gamma import parse_gamma
+from invsolve.lock import locked
 from invsolve.registry import Registry
 from invsolve.run import record, settings
 from invsolve.run.drive import Outcome
-from invsolve.run.lock import locked
 from invsolve.run.settings import Tables
 from invsolve.run.tile import AUTO
 

@@ -9,6 +9,7 @@ The same call again goes on where the last one stopped. Read config, data, loss,
 objectives, implicit and bound are the other losses of score matching, for any network and small problems.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -27,6 +28,7 @@ from torch.multiprocessing.spawn import spawn
 
 from invsolve.errors import InputError
 from invsolve.heap import keep_freed_memory
+from invsolve.lock import locked
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig, read_config
 from invsolve.training.export import export
@@ -71,14 +73,20 @@ def train(
     budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
     config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
     job = Job(config, tuple(folders), out, validation, processes, start)
-    if "WORLD_SIZE" in os.environ:  # started by torchrun
+    with locked(out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
+        start_processes(job)
+
+
+def start_processes(job: Job) -> None:
+    """Do the job here, in processes of our own, or as one of those that torchrun started."""
+    if "WORLD_SIZE" in os.environ:
         dist.init_process_group("gloo")
         together(dist.get_rank(), job)
-    elif processes == 1:
+    elif job.processes == 1:
         work(0, job)
     else:
         with tempfile.TemporaryDirectory() as meeting:
-            spawn(join, (job, f"file://{meeting}/meeting"), nprocs=processes)  # type: ignore[no-untyped-call]  # unannotated in torch
+            spawn(join, (job, f"file://{meeting}/meeting"), nprocs=job.processes)  # type: ignore[no-untyped-call]  # unannotated in torch
 
 
 def join(rank: int, job: Job, meeting: str) -> None:

@@ -1,4 +1,4 @@
-"""One run at a time in a directory: a lock that the system takes back however the process ends."""
+"""One run or training at a time in a directory: a lock that the system takes back however a process ends."""
 
 import os
 from collections.abc import Iterator
