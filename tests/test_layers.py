@@ -12,7 +12,7 @@ import invsolve
 ROOT = Path(invsolve.__file__).parent
 LAYERS = [  # from the bottom; a package stands for all its modules
     {"errors", "files", "hookspecs"},
-    {"sde", "linalg", "rng", "arrays", "images"},
+    {"sde", "linalg", "rng", "arrays", "images", "heap", "lock"},
     {"prior", "exact", "likelihood", "operators", "priors", "classifiers", "gamma"},
     {"twist"},
     {"guidance"},
