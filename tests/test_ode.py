@@ -11,7 +11,7 @@ from test_exactness import N, check, problem
 from invsolve import operators, testing
 from invsolve.diagnostics import distance
 from invsolve.errors import Divergence, InputError, Refused
-from invsolve.exact import exact_posterior
+from invsolve.exact import GaussianPrior, exact_posterior
 from invsolve.guidance import Exact, Replace
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
@@ -83,6 +83,13 @@ def test_a_sample_does_not_depend_on_its_batch_and_finished_rows_cost_nothing():
     torch.testing.assert_close(samples, apart, rtol=1e-9, atol=1e-9)  # products of other batch sizes round
     assert together.calls == alone.calls
     assert torch.equal(ProbabilityFlow(batch=4)(together, 6, 3)[:4], sampler(together, 4, 3))
+
+
+def test_the_last_step_is_the_posterior_mean():
+    """Of a prior narrower than the last noise level: what is returned has none of that noise."""
+    prior = GaussianPrior(torch.zeros(50, dtype=torch.float64), 1e-8)
+    samples = ProbabilityFlow(rtol=1e-6)(Posterior(prior), 4, 0)
+    assert float(samples.std()) == pytest.approx(1e-4 / 20, rel=0.3)  # (0.002 / 1e-4)^2 + 1 below 0.002
 
 
 def test_no_step_is_longer_than_the_fewest_steps_allow():

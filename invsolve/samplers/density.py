@@ -11,16 +11,17 @@ signs, which stay what they are along the flow (Skilling 1989, Hutchinson 1990);
 gives the standard error.
 
 What the number means. p is the law of x_0 + end n, n ~ N(0, I): end is a noise level, the prior's lowest
-where nothing is said. The top is where data drown in noise: there N(c, r^2 I) stands for the law of xh, whose
-covariance is Cov[x_0] + lambda^2 I, an error of order Cov[x_0] / lambda^2 in each direction. Where the
-prior's extent is known the flow goes on to 1,000 of them, whatever the SDE, and the error is below 1e-6 d
-nats; a network ends where it was trained (lambda = 40: below 1e-4 d nats for images in [0, 1], as the
-density of what its own flow draws from N(c, r^2 I) it is exact).
+where nothing is said. At the top N(c, r^2 I) stands for the law of xh, whose covariance is Cov[x_0] +
+lambda^2 I: the error is of order Cov[x_0] / lambda^2 in each direction, and none in the density of what
+decode makes of N(0, I). Where the prior's extent is known the flow goes on to 1,000 of them, whatever the
+SDE, and the error is about 1e-6 nats a direction; elsewhere the SDE's top, or the network's, is the top.
 
-Bits per dimension are those of 8-bit images, u = (k + U) / 256 with U uniform in [0, 1): Theis et al. 2016
-(arXiv:1511.01844): the probability of k is at least exp E log p(u) / 256^d, so
+Bits per dimension are those of 8-bit images made continuous, u = (k + U) / 256 with U uniform in [0, 1). The
+probability of k is at least exp E log p(u) / 256^d (Theis et al. 2016, arXiv:1511.01844, section 3.1), so
 
-    bits/dim = -log p(u) / (d ln 2) + 8.
+    bits/dim = -log p(u) / (d ln 2) + 8
+
+is, on average, no less than what a code for the images would need.
 """
 
 import hashlib
@@ -109,22 +110,29 @@ def estimate_log_prob(
     else `probes`, which follow from seed and the row alone: a row's figure is the same beside other rows. A
     step's error is at most rtol relative to the size of data and noise, plus atol in pixel units.
     """
-    flow, tolerance = flow_of(prior, x), Tolerance(rtol, atol)
+    flow, tolerance, found = flow_of(prior, x), Tolerance(rtol, atol), []
     d = x[0].numel()
-    if probes < 1 or (exact_trace and d > _MOST_EXACT):
-        raise InputError(
-            f"probes must be at least 1, but it is {probes}; or exact_trace in {d} dimensions takes as many "
-            f"derivatives an evaluation, more than {_MOST_EXACT}: take probes."
-        )
+    _check_trace(probes, d if exact_trace else 1)
     top = Posterior(prior, sde=sde, shape=flow.posterior.shape).span()[0]
     top = min(max(top, _BEYOND * prior.extent), prior.sigma_max)
-    low, found = lowest(prior, end, top), []
+    low = lowest(prior, end, top)
     with prior.full_precision():
         for rows in torch.split(x.to(prior.device), rows_at_once(flow.posterior.shape)):
             trace: _Trace = _Exact() if exact_trace else _Probes(_signs(rows, probes, seed, prior.dtype))
             found.append(_follow(flow, rows, trace, (low, top), tolerance))
     nats = torch.cat(found)
-    return LogProb(nats.mean(1), _standard_error(nats, exact_trace), d, flow.posterior.calls)
+    error = torch.zeros_like(nats[:, 0]) if exact_trace else _standard_error(nats)
+    return LogProb(nats.mean(1), error, d, flow.posterior.calls)
+
+
+def _check_trace(probes: int, products: int) -> None:
+    if probes < 1:
+        raise InputError(f"probes must be at least 1, but it is {probes}.")
+    if products > _MOST_EXACT:
+        raise InputError(
+            f"exact_trace in {products} dimensions takes as many vector-Jacobian products an evaluation; "
+            f"the most is {_MOST_EXACT}: take probes."
+        )
 
 
 def bits_per_dim(nats: Tensor, dimensions: int, levels: int = 256) -> Tensor:
@@ -209,10 +217,8 @@ def _follow(flow: Flow, x: Tensor, trace: _Trace, span: tuple[float, float], tol
     return normal[:, None] - d * float(flow.radius(low).log()) - end[:, d:]
 
 
-def _standard_error(nats: Tensor, exact: bool) -> Tensor:
+def _standard_error(nats: Tensor) -> Tensor:
     """Standard error of the mean over probes (B, m): (B,)."""
-    if exact:
-        return torch.zeros_like(nats[:, 0])
     if nats.shape[1] == 1:
         return torch.full_like(nats[:, 0], math.inf)
     error: Tensor = nats.std(1) / nats.shape[1] ** 0.5
