@@ -440,10 +440,10 @@ MUTANTS = [
         "tests/test_density.py -k bfloat16",
     ),
     Mutant(
-        "density: images quantised to 256ths",
+        "density: levels of a 255th",
         "samplers/density.py",
-        "k = (x.double() * (levels - 1)).round()",
-        "k = (x.double() * (levels - 1)).floor()",
+        "(k + uniform) / levels",
+        "(k + uniform) / (levels - 1)",
         "tests/test_density.py -k own_level",
     ),
 ]

@@ -96,6 +96,14 @@ def test_the_last_step_is_the_posterior_mean():
     assert float(samples.std()) == pytest.approx(1e-4 / 20, rel=0.3)  # (0.002 / 1e-4)^2 + 1 below 0.002
 
 
+def test_antithetic_samples_cancel_in_the_mean_and_do_not_depend_on_their_batch():
+    prior = GaussianPrior(torch.tensor([1.5, -0.7], dtype=torch.float64), 0.4)
+    posterior, sampler = Posterior(prior), ProbabilityFlow(antithetic=True)
+    samples = sampler(posterior, 40, 0)
+    torch.testing.assert_close(samples.mean(0), prior.mean, rtol=0, atol=1e-3)  # independent ones: 0.1
+    torch.testing.assert_close(sampler(posterior, 4, 0, first=3), samples[3:7], rtol=1e-9, atol=1e-9)
+
+
 def test_no_step_is_longer_than_the_fewest_steps_allow():
     posterior = Posterior(plane_mixture())
     ProbabilityFlow(rtol=0.5, steps=30)(posterior, 4, 0)

@@ -37,6 +37,9 @@ class ProbabilityFlow:
     steps: Annotated[int, "steps from noise to sample at least; how many more, the tolerances decide"] = 8
     tries: Annotated[int, "steps tried for a sample at most: beyond them the run stops with an error"] = 1000
     batch: Annotated[int | None, "samples computed at once; by default what keeps memory flat"] = None
+    antithetic: Annotated[
+        bool, "samples 2k and 2k + 1 start from opposite noise; in invsolve run unless --no-antithetic"
+    ] = False
 
     def __post_init__(self) -> None:
         """Refuse tolerances and counts that make no walk."""
@@ -71,6 +74,7 @@ class ProbabilityFlow:
         """Draw n samples together."""
         prior, flow, (high, low) = posterior.prior, Flow(posterior), posterior.span(_BEYOND)
         noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
+        noise = replace(noise, antithetic=self.antithetic)
         z = flow.code(prior.centre + high * noise("start"), high)
         longest = float(torch.tensor(high / low).log()) / self.steps
         solver = replace(self.tolerance.solver, longest=longest, tries=self.tries)
