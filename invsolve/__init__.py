@@ -41,6 +41,14 @@ if TYPE_CHECKING:
     from invsolve.samplers.correctors import Corrector as Corrector
     from invsolve.samplers.correctors import Langevin as Langevin
     from invsolve.samplers.correctors import NoCorrector as NoCorrector
+    from invsolve.samplers.density import LogProb as LogProb
+    from invsolve.samplers.density import bits_per_dim as bits_per_dim
+    from invsolve.samplers.density import dequantise as dequantise
+    from invsolve.samplers.density import estimate_log_prob as estimate_log_prob
+    from invsolve.samplers.density import log_prob as log_prob
+    from invsolve.samplers.flow import decode as decode
+    from invsolve.samplers.flow import encode as encode
+    from invsolve.samplers.ode import ProbabilityFlow as ProbabilityFlow
     from invsolve.samplers.pc import PC as PC
     from invsolve.samplers.pc import Step as Step
     from invsolve.samplers.predictors import Ancestral as Ancestral
@@ -74,6 +82,9 @@ _MODULES = {  # module: its public names
     "priors.catalogue": ("load_prior",),
     "result": ("Result",),
     "samplers.correctors": ("AnnealedLangevin", "Corrector", "Langevin", "NoCorrector"),
+    "samplers.density": ("LogProb", "bits_per_dim", "dequantise", "estimate_log_prob", "log_prob"),
+    "samplers.flow": ("decode", "encode"),
+    "samplers.ode": ("ProbabilityFlow",),
     "samplers.pc": ("PC", "Step"),
     "samplers.predictors": (
         "Ancestral",

@@ -93,4 +93,8 @@ def invsolve_correctors() -> Parts:
 @hookimpl
 def invsolve_samplers() -> Parts:
     """Offer the built-in samplers."""
-    return {"pc": "invsolve.samplers.pc:PC", "smc": "invsolve.samplers.smc:TwistedSMC"}
+    return {
+        "pc": "invsolve.samplers.pc:PC",
+        "smc": "invsolve.samplers.smc:TwistedSMC",
+        "ode": "invsolve.samplers.ode:ProbabilityFlow",
+    }

@@ -133,13 +133,17 @@ class Posterior:
         """Hash of the data: part of the key of every random number."""
         return "" if self.likelihood is None else self.likelihood.content
 
-    def span(self) -> tuple[float, float]:
+    def span(self, extents: float = 0.0) -> tuple[float, float]:
         """Noise levels lambda a run goes through: from the SDE's start to min(0.002, sigma_y / 10).
 
-        Both ends stay inside the range the prior was trained on.
+        Both ends stay inside the range the prior was trained on. The start is that many extents of the data
+        at least, where they are known and the SDE reaches so far.
         """
         low = 0.002 if self.likelihood is None else min(0.002, self.likelihood.finest / 10)
-        return min(float(self.sde.ratio(1.0)), self.prior.sigma_max), max(low, self.prior.sigma_min)
+        high, wanted = float(self.sde.ratio(1.0)), extents * self.prior.extent
+        if wanted > high:
+            high = float(self.sde.ratio(self.sde.time(wanted)))  # an SDE may end at t = 1
+        return min(high, self.prior.sigma_max), max(low, self.prior.sigma_min)
 
 
 def _finite(at: Denoised, value: Tensor, term: str) -> Denoised:

@@ -16,6 +16,7 @@ import inspect
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cached_property
 from typing import Protocol
 
@@ -93,6 +94,10 @@ class Prior(nn.Module, ABC):
     def beyond(self, level: Tensor) -> Tensor:
         """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
         return level > (float("inf") if self.surrogate is None else self.surrogate.above)
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Compute in the prior's own dtype inside this context, also where it would round more to be fast."""
+        return nullcontext()
 
     @property
     def dtype(self) -> torch.dtype:

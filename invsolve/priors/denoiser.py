@@ -14,6 +14,8 @@ colour differences, is noise that says nothing about g. So the noisy grey image 
 as good as the colour prior knows grey pictures.
 """
 
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from functools import lru_cache
 
 import torch
@@ -85,6 +87,15 @@ class DenoiserPrior(Prior):
         image."""
         return TiledPrior(self, size)
 
+    @contextmanager
+    def full_precision(self) -> Iterator[None]:
+        """Leave bfloat16 aside inside this context."""
+        fast, self.fast = self.fast, False
+        try:
+            yield
+        finally:
+            self.fast = fast
+
     def grey(self) -> "GreyPrior":
         """Give the prior of grey images, (B, 1, H, W), that this colour prior implies."""
         return GreyPrior(self)
@@ -123,3 +134,7 @@ class GreyPrior(Prior):
         level = sigma * self.channels**0.5
         noise = colour_noise(self.channels, x.shape[-2], x.shape[-1]).to(x)
         return self.colour.denoise(x + expand(level, x) * noise, level).mean(1, keepdim=True)
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Leave the colour prior's bfloat16 aside inside this context."""
+        return self.colour.full_precision()

@@ -21,6 +21,7 @@ counts. Images of a batch go one at a time.
 
 import math
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -100,6 +101,10 @@ class TiledPrior(Prior):
     def extent(self) -> float:
         """Standard deviation of the data along its widest direction, as the prior states it."""
         return self.whole.extent
+
+    def full_precision(self) -> AbstractContextManager[None]:
+        """Leave bfloat16 aside inside this context."""
+        return self.whole.full_precision()
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return E[x_0 | x_0 + sigma n = x] for x (B, C, H, W); its derivative once, not twice."""

@@ -100,10 +100,7 @@ class TwistedSMC:
 
     def times(self, posterior: Posterior) -> Tensor:
         """Times of the walk, steps + 1 of them, from a noise level well above the data's extent."""
-        high, low = posterior.span()
-        wanted = min(max(high, _BEYOND * posterior.prior.extent), posterior.prior.sigma_max)
-        reached = float(posterior.sde.ratio(posterior.sde.time(wanted)))  # an SDE may end at t = 1
-        return grid_times(self.grid, posterior.sde, min(wanted, reached), low, self.steps)
+        return grid_times(self.grid, posterior.sde, *posterior.span(_BEYOND), self.steps)
 
     @torch.no_grad()
     def clouds(self, posterior: Posterior, seed: int, k: int = 0) -> Iterator[Cloud]:

@@ -1,0 +1,81 @@
+"""Sampling by the probability-flow ODE: noise in, a sample out, and no noise on the way.
+
+Song et al. 2021 (arXiv:2011.13456), appendix D.4, with the posterior's score in place of the prior's. The
+flow is that of samplers/flow.py, the integrator that of samplers/dopri.py: every sample takes steps of its
+own, so it is the same whatever is drawn beside it, and one that has arrived calls the network no more. A walk
+starts and ends as PC's does, with E[x_0 | x_t, y] at the last noise level.
+
+PC's predictors Heun and DPM-Solver++ of kind ode follow the same flow in a fixed number of steps.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from invsolve.errors import InputError, Refused
+from invsolve.posterior import Posterior
+from invsolve.rng import Noise
+from invsolve.samplers.flow import Flow, Tolerance, rows_at_once
+
+__all__ = ["ProbabilityFlow"]
+
+_BEYOND = 5.0  # start at this many standard deviations of the data, lest modes get wrong weights
+
+
+@dataclass(frozen=True)
+class ProbabilityFlow:
+    """Adaptive ODE sampler: sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1.
+
+    A step's error, root mean square over the pixels, is at most rtol times the standard deviation of data and
+    noise, plus atol. Six network calls a step; about 60 calls a sample at the default tolerances.
+    """
+
+    rtol: Annotated[float, "error a step may make, relative to the size of data and noise"] = 1e-3
+    atol: Annotated[float, "error a step may make beside that, in pixel units"] = 1e-4
+    steps: Annotated[int, "steps from noise to sample at least; how many more, the tolerances decide"] = 8
+    tries: Annotated[int, "steps tried for a sample at most: beyond them the run stops with an error"] = 1000
+    batch: Annotated[int | None, "samples computed at once; by default what keeps memory flat"] = None
+    antithetic: Annotated[
+        bool, "samples 2k and 2k + 1 start from opposite noise; in invsolve run unless --no-antithetic"
+    ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse tolerances and counts that make no walk."""
+        _ = self.tolerance
+        if self.steps < 1 or self.tries < self.steps:
+            raise InputError(
+                f"steps must be at least 1 and tries no less, but they are {self.steps} and {self.tries}."
+            )
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch must be at least 1, but it is {self.batch}.")
+
+    @property
+    def tolerance(self) -> Tolerance:
+        """rtol and atol."""
+        return Tolerance(self.rtol, self.atol)
+
+    @torch.no_grad()
+    def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
+        """Draw samples first .. first + n - 1, (n, *event); each depends on seed and its index alone."""
+        if n < 1:
+            raise InputError(f"n must be at least 1, but it is {n}.")
+        if posterior.likelihood is not None and posterior.guidance.projects:
+            raise Refused(
+                f"{type(posterior.guidance).__name__} replaces part of x_t at each step, so what it follows "
+                "is no ODE: take sampler pc."
+            )
+        size = self.batch or rows_at_once(posterior.shape)
+        starts = range(first, first + n, size)
+        return torch.cat([self._draw(posterior, min(size, first + n - k), seed, k) for k in starts])
+
+    def _draw(self, posterior: Posterior, n: int, seed: int, first: int) -> Tensor:
+        """Draw n samples together."""
+        prior, flow, (high, low) = posterior.prior, Flow(posterior), posterior.span(_BEYOND)
+        noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
+        noise = replace(noise, antithetic=self.antithetic)
+        z = flow.code(prior.centre + high * noise("start"), high)
+        longest = float(torch.tensor(high / low).log()) / self.steps
+        solver = replace(self.tolerance.solver, longest=longest, tries=self.tries)
+        return flow.mean(flow.follow(z, high, low, self.tolerance, solver), low)
