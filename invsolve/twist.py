@@ -75,10 +75,10 @@ def white(linear: LinearLikelihood, mean: Tensor, r2: Tensor) -> Tensor:
 
 
 def diagonal(linear: LinearLikelihood, shape: tuple[int, ...], off: Tensor, variance: Tensor) -> Tensor:
-    """Log of N(off; 0, diag(variance)) over the measured entries, (B,); off and variance are (B, *m)."""
+    """Log of N(off; 0, diag(variance)) over the measured entries, (B,); off is (B, *m), and variance fits."""
     known = _known(linear, shape)
+    variance = variance.expand_as(off).flatten(1)[:, known].double()
     off = off.flatten(1)[:, known].double()
-    variance = variance.flatten(1)[:, known].double()
     return -0.5 * (off**2 / variance + variance.log() + _LOG_2PI).sum(1)
 
 
