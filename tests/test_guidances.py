@@ -1,5 +1,7 @@
 """The published guidances: each equation where it can be worked out by hand, and where each is exact."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from problems import (
@@ -14,6 +16,7 @@ from problems import (
 )
 
 from invsolve import operators
+from invsolve.diagnostics import distance, sliced_wasserstein
 from invsolve.errors import InputError, Refused
 from invsolve.exact import GaussianPrior, exact_posterior
 from invsolve.guidance import Exact, MomentMatching, PiGDM, Replace
@@ -397,6 +400,7 @@ def test_renoise_is_ddim_at_share_0_and_ancestral_at_the_share_of_the_chain(sde)
     assert got[1] == pytest.approx(chain[1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sde", SDES, ids=str)
 def test_ilvr_is_right_for_a_white_prior(sde):
     """As lambda falls to sigma_y / s, a component of x_t becomes that of y itself, which is such an x_t."""
@@ -410,3 +414,45 @@ def test_ilvr_is_right_for_a_white_prior(sde):
     assert (
         float((z.std(0) - 1).abs().max()) < 5 / 8000**0.5 + 0.05
     )  # 0.05: the grid meets no threshold exactly
+
+
+# ---- how far each is: a change of behaviour shows
+
+
+BANDS = {  # W2 on the inpainting problem, coverage of the 90 % interval there, and sliced W1 on the mixture
+    "TMPD": (TMPD(), 0.159, 0.91, 0.11),  # exact samples: 0.145, 0.90 and 0.02
+    "ILVR": (ILVR(), 0.28, 0.93, 0.21),
+    "DiffPIR": (DiffPIR(), 0.29, 0.92, 0.19),
+    "DDRM": (DDRM(), 0.29, 0.86, 0.19),
+    "DDNMPlus": (DDNMPlus(), 0.30, 0.77, 0.22),
+    "DDNM": (DDNM(), 0.33, 0.59, 0.27),
+    "ScoreALD": (ScoreALD(), 0.355, 0.91, 0.25),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BANDS)
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_each_guidance_is_in_its_band(name, sde):
+    guidance, w2, coverage, sliced = BANDS[name]
+    prior, likelihood, exact = gaussian_problem("inpaint", 8)
+    found = distance(PC(steps=50)(Posterior(prior, likelihood, sde=sde, guidance=guidance), 500, 0), exact)
+    assert found.w2 == pytest.approx(w2, abs=0.02)  # twice what seeds and SDEs make of it
+    assert found.coverage90 == pytest.approx(coverage, abs=0.03)
+    prior = plane_mixture()
+    likelihood = measured(prior, operators.matrix(torch.tensor([[1.0, 0.3]], dtype=torch.float64)), 0.4)
+    samples = PC(steps=50)(Posterior(prior, likelihood, sde=sde, guidance=guidance), 1000, 0)
+    truth = exact_posterior(prior, likelihood).sample(1000, 99)
+    assert sliced_wasserstein(samples, truth, slices=100) == pytest.approx(sliced, abs=0.04)
+
+
+@pytest.mark.slow
+def test_the_order_of_the_guidances_is_the_known_one():
+    """Those that know the covariance of x_0 | x_t before those that know its size or nothing of it."""
+    prior, likelihood, exact = gaussian_problem("inpaint", 8)
+    ranks = [[MomentMatching()], [TMPD(), PiGDM(0.06)], [DDRM(), DDNMPlus(), DiffPIR(), ILVR()], [ScoreALD()]]
+    w2 = [
+        [distance(PC(steps=50)(Posterior(prior, likelihood, guidance=g), 500, 0), exact).w2 for g in rank]
+        for rank in ranks
+    ]
+    assert all(max(near) < min(far) for near, far in pairwise(w2))

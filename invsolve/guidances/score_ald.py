@@ -25,10 +25,11 @@ class ScoreALD(Guidance):
 
     The term is A^T (y - A x) / (V + gamma_t^2) / alpha with x = x_t / alpha and gamma_t = spread |A| lambda,
     the gradient of log N(y; A x, V + gamma_t^2 I). Exact at spread 1 for a flat prior and rows that are
-    orthogonal and of one length. Under any other prior y tells more of x_t than that, by E[x_0 | x_t]: the
-    term is too weak at high noise, and the mean stays behind. Jalal et al. 2021 (arXiv:2108.01368), section
-    3, have |A| = 1 and tune gamma_t; their code scales the term to the norm of the score instead. The
-    published sampler is predictor none with corrector annealed-langevin.
+    orthogonal and of one length. Under any other prior the residual of x_t, unlike that of E[x_0 | x_t], is
+    mostly noise at high levels: the mean stays behind, and the walk is stiff, so that with fewer than 20
+    steps samples can grow without bound. Jalal et al. 2021 (arXiv:2108.01368), section 3, have |A| = 1 and
+    tune gamma_t; their code scales the term to the norm of the score instead. The published sampler is
+    predictor none with corrector annealed-langevin.
     """
 
     needs_graph = False
