@@ -26,6 +26,13 @@ if TYPE_CHECKING:
     from invsolve.guidance import MomentMatching as MomentMatching
     from invsolve.guidance import PiGDM as PiGDM
     from invsolve.guidance import Replace as Replace
+    from invsolve.guidances import DDNM as DDNM
+    from invsolve.guidances import DDRM as DDRM
+    from invsolve.guidances import ILVR as ILVR
+    from invsolve.guidances import TMPD as TMPD
+    from invsolve.guidances import DDNMPlus as DDNMPlus
+    from invsolve.guidances import DiffPIR as DiffPIR
+    from invsolve.guidances import ScoreALD as ScoreALD
     from invsolve.hookspecs import hookimpl as hookimpl
     from invsolve.likelihood import Classifier as Classifier
     from invsolve.likelihood import Gaussian as Gaussian
@@ -58,6 +65,7 @@ if TYPE_CHECKING:
     from invsolve.samplers.predictors import NoPredictor as NoPredictor
     from invsolve.samplers.predictors import Predictor as Predictor
     from invsolve.samplers.predictors import ReverseDiffusion as ReverseDiffusion
+    from invsolve.samplers.renoise import Renoise as Renoise
     from invsolve.samplers.smc import TwistedSMC as TwistedSMC
     from invsolve.sde import SDE as SDE
     from invsolve.sde import VE as VE
@@ -75,6 +83,7 @@ _MODULES = {  # module: its public names
     "exact": ("GaussianPrior", "MixturePrior", "exact_posterior"),
     "gamma": ("Ramp",),
     "guidance": ("ClassifierGuidance", "DPS", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"),
+    "guidances": ("DDNM", "DDRM", "ILVR", "TMPD", "DDNMPlus", "DiffPIR", "ScoreALD"),
     "hookspecs": ("hookimpl",),
     "likelihood": ("Classifier", "Gaussian", "Likelihood", "Poisson"),
     "posterior": ("Posterior",),
@@ -95,6 +104,7 @@ _MODULES = {  # module: its public names
         "Predictor",
         "ReverseDiffusion",
     ),
+    "samplers.renoise": ("Renoise",),
     "samplers.smc": ("TwistedSMC",),
     "sde": ("SDE", "VE", "VP", "SubVP"),
     "solve": ("solve",),

@@ -64,6 +64,13 @@ def invsolve_guidances() -> Parts:
         "dps": "invsolve.guidance:DPS",
         "replace": "invsolve.guidance:Replace",
         "classifier": "invsolve.guidance:ClassifierGuidance",
+        "tmpd": "invsolve.guidances.tmpd:TMPD",
+        "score-ald": "invsolve.guidances.score_ald:ScoreALD",
+        "ilvr": "invsolve.guidances.ilvr:ILVR",
+        "ddnm": "invsolve.guidances.ddnm:DDNM",
+        "ddnm-plus": "invsolve.guidances.ddnm:DDNMPlus",
+        "diffpir": "invsolve.guidances.diffpir:DiffPIR",
+        "ddrm": "invsolve.guidances.ddrm:DDRM",
     }
 
 
@@ -76,6 +83,7 @@ def invsolve_predictors() -> Parts:
         "ancestral": "invsolve.samplers.predictors:Ancestral",
         "heun": "invsolve.samplers.predictors:Heun",
         "dpmpp": "invsolve.samplers.predictors:DPMpp",
+        "renoise": "invsolve.samplers.renoise:Renoise",
         "none": "invsolve.samplers.predictors:NoPredictor",
     }
 

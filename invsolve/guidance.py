@@ -93,6 +93,7 @@ def _evidence_of(prior: GaussianPrior | MixturePrior, likelihood: LinearLikeliho
 @dataclass(frozen=True)
 class Exact(Guidance):
     """Take the true term, known for Gaussian and mixture priors under a linear Gaussian likelihood.
+    Needs these and the matrix of A; no derivative of the prior.
 
     Their posterior is known, so its denoiser minus the prior's is the shift of the mean.
     """
@@ -128,7 +129,8 @@ _FORGIVEN = 60.0  # tolerances a unit of noise level: at the default a relative 
 
 @dataclass(frozen=True)
 class MomentMatching(Guidance):
-    """Match mean and covariance of x_0 | x_t: C = Cov[x_0 | x_t], applied inside conjugate gradients.
+    """Match mean and covariance of x_0 | x_t: C = Cov[x_0 | x_t], applied inside conjugate gradients (Rozet
+    et al. 2024). Needs A^T and derivatives of the prior: up to cg_steps vector-Jacobian products a call.
 
     Exact for Gaussian priors. Rozet et al. 2024 (arXiv:2405.13712), Boys et al. 2023 (arXiv:2310.06721). The
     solve is robust to a learned Jacobian, which is neither symmetric nor positive: linalg.robust_cg.
@@ -184,7 +186,8 @@ class MomentMatching(Guidance):
 
 @dataclass(frozen=True)
 class PiGDM(Guidance):
-    """Take x_0 | x_t for white: C = r^2 I, r^2 = s^2 v / (s^2 + v), s = sigma/alpha, v the data's variance.
+    """Take x_0 | x_t for white: C = r^2 I, r^2 = s^2 v / (s^2 + v), s = sigma/alpha, v the data's variance
+    (Song et al. 2023). Needs A^T, solved by SVD where there is one: one vector-Jacobian product a call.
 
     Exact for a prior of covariance v I. Song et al. 2023, "Pseudoinverse-guided diffusion models", which has
     v = 1 on [-1, 1]: 0.25 in the units of images in [0, 1].
@@ -214,7 +217,8 @@ class PiGDM(Guidance):
 
 @dataclass(frozen=True)
 class DPS(Guidance):
-    """Step down the misfit |y - A D| of each sample, with a step size in place of C.
+    """Step down the misfit |y - A D| of each sample, with a step size in place of C (Chung et al. 2023).
+    Needs A^T: one vector-Jacobian product a call.
 
     Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000 steps uniform in t.
     Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid and predictor can
@@ -240,7 +244,8 @@ class DPS(Guidance):
 
 @dataclass(frozen=True)
 class ClassifierGuidance(Guidance):
-    """Follow the gradient of the likelihood's own log p(y | x_t): for classifiers and other likelihoods.
+    """Follow the gradient of the likelihood's own log p(y | x_t): for classifiers and other likelihoods (Song
+    et al. 2021). Needs a likelihood with a derivative: one vector-Jacobian product a call.
 
     Song et al. 2021 (arXiv:2011.13456), appendix I.1. For a likelihood of x_0 it is taken at E[x_0 | x_t].
     """
@@ -256,7 +261,8 @@ class ClassifierGuidance(Guidance):
 
 @dataclass(frozen=True)
 class Replace(Guidance):
-    """Replace the known part of x_t by the measurement, noised to the level reached.
+    """Replace the known part of x_t by the measurement, noised to the level reached (Song et al. 2021). Needs
+    A^T and orthogonal rows of one length; no derivative of the prior.
 
     Song et al. 2021 (arXiv:2011.13456), appendix I.2 and I.3, with the published code's faults mended: the
     known part is noised at the start too, and at the level the update has reached; the noise y already

@@ -21,7 +21,7 @@ from invsolve.likelihood import LinearLikelihood, measured_entries
 from invsolve.linalg import expand
 from invsolve.prior import Denoised
 
-__all__ = ["matched", "white"]
+__all__ = ["diagonal", "matched", "white"]
 
 MOST = 256  # measured entries whose matrix is formed: more would cost as many derivatives at every step
 _LOG_2PI = math.log(2 * math.pi)
@@ -72,6 +72,14 @@ def white(linear: LinearLikelihood, mean: Tensor, r2: Tensor) -> Tensor:
     spectrum, log_noise = _spectrum(linear, tuple(mean.shape[1:]))
     growth = torch.log1p(r2.double()[:, None] * spectrum.cpu()).sum(1).to(predicted.device)
     return -0.5 * ((off * u).flatten(1).double().sum(1) + growth) - log_noise
+
+
+def diagonal(linear: LinearLikelihood, shape: tuple[int, ...], off: Tensor, variance: Tensor) -> Tensor:
+    """Log of N(off; 0, diag(variance)) over the measured entries, (B,); off is (B, *m), and variance fits."""
+    known = _known(linear, shape)
+    variance = variance.expand_as(off).flatten(1)[:, known].double()
+    off = off.flatten(1)[:, known].double()
+    return -0.5 * (off**2 / variance + variance.log() + _LOG_2PI).sum(1)
 
 
 @lru_cache(maxsize=4)

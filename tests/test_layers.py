@@ -15,7 +15,7 @@ LAYERS = [  # from the bottom; a package stands for all its modules
     {"sde", "linalg", "rng", "arrays", "images", "heap", "lock"},
     {"prior", "exact", "likelihood", "operators", "priors", "classifiers", "gamma"},
     {"twist"},
-    {"guidance"},
+    {"guidance", "guidances"},
     {"posterior"},
     {"samplers", "training"},
     {"metrics", "diagnostics", "result"},

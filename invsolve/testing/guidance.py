@@ -14,47 +14,26 @@ from invsolve.exact import GaussianPrior
 from invsolve.guidance import Exact
 from invsolve.likelihood import Gaussian
 from invsolve.linalg import dot
+from invsolve.operators import matrix
 from invsolve.posterior import Posterior
 from invsolve.sde import SDE, VE, VP
 from invsolve.testing.common import Check, apart, demand, draw, same_each_time
 
-__all__ = ["CHECKS", "GuidanceCase", "MatrixOperator", "check_guidance", "guidance_case", "tiny_problem"]
+__all__ = ["CHECKS", "GuidanceCase", "check_guidance", "guidance_case", "tiny_problem"]
 
 _LEVELS = (0.1, 1.0, 10.0)  # sigma / alpha, around the prior's standard deviation of about 1
 _ROUNDING = 1e-4  # of the norm: a few hundred roundings in float32
 
 
-@dataclass(frozen=True)
-class MatrixOperator:
-    """y = M x for vectors (B, d)."""
-
-    matrix: Tensor
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of x."""
-        return (self.matrix.shape[1],)
-
-    def A(self, x: Tensor) -> Tensor:
-        """Return M x."""
-        return x @ self.matrix.T.to(x)
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Return M' y."""
-        return y @ self.matrix.to(y)
-
-    def A_dagger(self, y: Tensor) -> Tensor:
-        """Return the smallest x with M x = y."""
-        inverse: Tensor = torch.linalg.pinv(self.matrix)
-        return y @ inverse.T.to(y)
-
-
 def tiny_problem() -> tuple[GaussianPrior, Gaussian]:
-    """A Gaussian of 4 dimensions and non-zero mean, of which two orthogonal mixtures are measured."""
+    """A Gaussian of 4 dimensions and non-zero mean, of which two orthogonal mixtures are measured.
+
+    The operator offers all that a guidance may need: adjoint, pseudo-inverse, singular values.
+    """
     mean = torch.tensor([1.0, -0.5, 0.3, 2.0])
     half = torch.eye(4) + 0.3 * draw((4,), 4, "half")
     rows = torch.tensor([[0.6, 0.8, 0.0, 0.0], [0.0, 0.0, 0.8, -0.6]])
-    operator = MatrixOperator(rows)
+    operator = matrix(rows)
     y = operator.A(mean[None]) + 0.5 * draw((2,), 1, "y")
     return GaussianPrior(mean, half @ half.T), Gaussian(y, operator, 0.3)
 
