@@ -35,7 +35,16 @@ FIRST = "tests/test_exactness.py -k within_c_over_steps"
 ROWS = "tests/test_samplers.py -k depend_on_its_batch"
 MATCH = "tests/test_guidance.py -k exact_for_gaussian"
 
+IMAGES = "tests/test_exactness.py -k defaults_with_50_steps"
+
 MUTANTS = [
+    Mutant(
+        "a solve that gives up early",
+        "guidance.py",
+        "after which a sample's solve stops\"] = 4",
+        "after which a sample's solve stops\"] = 2",
+        IMAGES,
+    ),
     Mutant(
         "sign of the guidance", "posterior.py", "at.score + expand(gamma", "at.score - expand(gamma", FLOOR
     ),

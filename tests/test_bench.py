@@ -148,10 +148,12 @@ def test_a_method_that_diverges_is_counted_and_one_that_refuses_says_so(tmp_path
     record, _ = run(tmp_path, planned)
     exact, replace = cells(rows_of(record, planned))
     assert (exact["diverged"], exact["seeds"]) == (1, 3)
-    assert "orthogonal rows" in replace["refused"]
+    assert "orthogonal rows" in replace["why"]
     shown = tables([exact, replace]).splitlines()
-    assert shown[2].endswith("1 of 3 |")
-    assert shown[3].endswith("refused |")
+    assert shown[2].endswith("1 diverged of 3 |")
+    assert shown[3].endswith("| - | 1 diverged, 2 refused of 3 |")
+    assert shown[5] == "- exact on mixture 8/2: step 3 of 5: NaN."
+    assert "orthogonal rows" in shown[6]
 
 
 def test_samples_that_are_nan_are_a_divergence(tmp_path, monkeypatch):
@@ -198,7 +200,7 @@ def test_the_command_writes_tables_json_and_a_picture(tmp_path, capsys):
 
 
 def test_a_record_of_other_settings_is_refused(tmp_path):
-    given = ("8", "1", "none", 12, "exact", 1)
+    given = ("8", "1", "none", 12, "exact", "none", 1)
     bench_posterior(*given, 20, 3, tmp_path)
     with pytest.raises(InputError, match="samples 20 -> 30"):
         bench_posterior(*given, 30, 3, tmp_path)

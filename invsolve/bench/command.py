@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from invsolve.bench.methods import builtin_methods
+from invsolve.bench.peers import peers_of
 from invsolve.bench.posterior import Plan, measure, rows_of
 from invsolve.bench.record import Record
 from invsolve.bench.summary import Cell, cells, plot, tables
@@ -36,6 +37,7 @@ def bench_posterior(
     images: str,
     side: int,
     methods: str | None,
+    peers: str,
     seeds: int,
     samples: int,
     steps: int | None,
@@ -45,6 +47,7 @@ def bench_posterior(
 ) -> tuple[dict[str, object], str]:
     """Measure what the texts name, write the files, and return the summary and the tables."""
     names = _words(methods) if methods is not None else builtin_methods()
+    names += [name for library in _words(peers) for name in peers_of(library)]
     pairs = tuple((x, y) for x in _numbers("dx", dx) for y in _numbers("dy", dy) if y <= x)
     plan = Plan(pairs, tuple(_words(images)), side, tuple(names), methods is not None, seeds, samples, steps)
     writable(out)

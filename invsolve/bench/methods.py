@@ -3,6 +3,7 @@
     moment-matching     that guidance with the default sampler
     smc                 that sampler with the default guidance
     smc/pigdm           both
+    deepinv/dps         another library's (bench/peers.py)
 
 Every guidance and sampler that comes with invsolve is a row; a plugin's is one when it is named. Each has its
 own defaults, except that a guidance which asks for the variance of the data is told it, and that the SDE is
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from invsolve.bench.mixtures import Problem
+from invsolve.bench.peers import LIBRARIES, Peer, peer
 from invsolve.errors import UnknownName
 from invsolve.plugins import load
 from invsolve.result import Result
@@ -54,8 +56,10 @@ def builtin_methods() -> list[str]:
     return [name for name in found if name not in _OTHER]
 
 
-def method(name: str) -> Method:
+def method(name: str) -> Method | Peer:
     """Find the method of a name; UnknownName where there is none."""
+    if name.partition("/")[0] in LIBRARIES:
+        return peer(name)
     registry = load()
     guidances, samplers = registry.names("guidance"), [*registry.names("sampler"), "auto"]
     sampler, slash, guidance = name.partition("/")

@@ -4,8 +4,8 @@ Mixtures (bench/mixtures.py) are measured by the sliced Wasserstein distances SW
 (bench/images.py) by the error of the mean, the ratio of standard deviations, coverage and chi2. Every figure
 stands beside its floor, what sets drawn from the posterior itself give; a distance to a finite set is the
 mean over four such sets. A unit of work is one method on one problem of one seed; its row is kept as soon as
-it is there, so a benchmark that was stopped goes on where it was. A method that diverges is counted, never
-dropped.
+it is there, so a benchmark that was stopped goes on where it was. A method that diverges or fails is counted
+with its reason, never dropped.
 """
 
 import time
@@ -18,6 +18,7 @@ from torch import Tensor
 from invsolve.bench.images import image_problem
 from invsolve.bench.methods import method
 from invsolve.bench.mixtures import Problem, mixture_problem
+from invsolve.bench.peers import PeerFailed
 from invsolve.bench.record import Record, Row
 from invsolve.diagnostics import distance, sliced_wasserstein
 from invsolve.errors import Divergence, InputError, Refused
@@ -115,6 +116,8 @@ def _row(plan: Plan, unit: Unit, posed: Problem) -> Row:
         return {"refused": str(error)}
     except Divergence as error:
         return {"diverged": str(error)}
+    except PeerFailed as error:
+        return {"failed": str(error)}
     seconds = time.perf_counter() - started
     if not torch.isfinite(result.samples).all():
         return {"diverged": "samples are NaN or infinite"}

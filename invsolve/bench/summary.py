@@ -12,6 +12,7 @@ __all__ = ["Cell", "cells", "plot", "tables"]
 Cell = dict[str, object]
 Rows = Mapping[tuple[str, str], Sequence[Row]]
 _COST = ("forward", "vjp", "seconds")
+_TROUBLE = ("diverged", "failed", "refused")
 
 
 def cells(rows: Rows) -> list[Cell]:
@@ -22,8 +23,8 @@ def cells(rows: Rows) -> list[Cell]:
             continue
         good = [row for row in each if "forward" in row]
         cell: Cell = {"problem": problem, "method": name, "seeds": len(each)}
-        cell |= {"diverged": sum("diverged" in row for row in each)}
-        cell |= {"refused": next((row["refused"] for row in each if "refused" in row), "")}
+        cell |= {kind: sum(kind in row for row in each) for kind in _TROUBLE}
+        cell |= {"why": next((row[kind] for row in each for kind in _TROUBLE if kind in row), "")}
         for figure in _figures(problem):
             mean, half = interval([row[figure] for row in good])
             floor, _ = interval([row[figure] for row in rows[problem, FLOOR]])
@@ -38,28 +39,34 @@ def _figures(problem: str) -> tuple[str, ...]:
 
 
 def tables(found: Sequence[Cell]) -> str:
-    """Markdown tables, one for the mixtures and one for the images; cells are mean ± half (floor)."""
+    """Markdown tables, one for the mixtures and one for the images; cells are mean ± half (floor).
+
+    Below them, why a method gave no samples of a problem, or not of each seed's.
+    """
     parts = []
     for figures in (MIXTURE_FIGURES, IMAGE_FIGURES):
         chosen = [cell for cell in found if figures[0] in cell]
         if chosen:
             words = [f"{figure} ± 95 % (floor)" for figure in figures]
             ratio = ["sw1 / floor"] if figures == MIXTURE_FIGURES else []
-            head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "failed"]
+            head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "no samples"]
             parts.append(table(head, [_line(cell, figures) for cell in chosen]))
-    return "\n\n".join(parts)
+    why = [f"- {cell['method']} on {cell['problem']}: {cell['why']}" for cell in found if cell["why"]]
+    return "\n\n".join([*parts, *(["\n".join(why)] if why else [])])
 
 
 def _line(cell: Cell, figures: Sequence[str]) -> list[str]:
     name = [str(cell["problem"]), str(cell["method"])]
-    if cell["refused"]:
+    lost = [f"{cell[kind]} {kind}" for kind in _TROUBLE if cell[kind]]
+    trouble = f"{', '.join(lost)} of {cell['seeds']}" if lost else "-"
+    if sum(int(str(cell[kind])) for kind in _TROUBLE) == cell["seeds"]:
         many = len(figures) + (figures == MIXTURE_FIGURES) + len(_COST)
-        return [*name, *["-"] * many, "refused"]
+        return [*name, *["-"] * many, trouble]
     values = [_numbers(cell, figure) for figure in figures]
     shown = [f"{mean:.3f} ± {half:.3f} ({floor:.3f})" for mean, half, floor in values]
     ratio = [f"{values[0][0] / values[0][2]:.2f}"] if figures == MIXTURE_FIGURES else []
     cost = [f"{cell[key]:.1f}" if key == "seconds" else f"{cell[key]:.0f}" for key in _COST]
-    return [*name, *shown, *ratio, *cost, f"{cell['diverged']} of {cell['seeds']}"]
+    return [*name, *shown, *ratio, *cost, trouble]
 
 
 def _numbers(cell: Cell, figure: str) -> tuple[float, float, float]:
@@ -69,14 +76,17 @@ def _numbers(cell: Cell, figure: str) -> tuple[float, float, float]:
 
 
 def plot(found: Sequence[Cell], path: Path) -> None:
-    """Draw each method's SW-1 over its floor, a point a mixture; or the error of the mean over its floor."""
+    """Draw each method's SW-1 over its floor, a point a mixture; or the error of the mean over its floor.
+
+    A problem of which a method gave no samples has no point: its mean is NaN.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.add_subplot()
     problems = list(dict.fromkeys(str(cell["problem"]) for cell in found))
     for name in dict.fromkeys(str(cell["method"]) for cell in found):
-        own = [cell for cell in found if cell["method"] == name and not cell["refused"]]
+        own = [cell for cell in found if cell["method"] == name]
         values = [_numbers(cell, _figures(str(cell["problem"]))[0]) for cell in own]
         where = [problems.index(str(cell["problem"])) for cell in own]
         axes.plot(where, [mean / floor for mean, _, floor in values], "o-", label=name)

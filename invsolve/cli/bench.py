@@ -23,6 +23,9 @@ def bench_command(
         str | None,
         typer.Option(help="guidances, samplers or sampler/guidance, as pigdm,smc [default: all built-in]"),
     ] = None,
+    peers: Annotated[
+        str, typer.Option(help="libraries whose methods are rows too: of deepinv,azula; one is deepinv/dps")
+    ] = "none",
     seeds: Annotated[int, typer.Option(help="problems of each kind")] = 10,
     samples: Annotated[int, typer.Option(help="samples of each method on each problem")] = 1000,
     steps: Annotated[int | None, typer.Option(help="steps of each sampler [default: its own]")] = None,
@@ -37,6 +40,6 @@ def bench_command(
 
     chosen(benchmark)
     found, shown = bench_posterior(
-        dx, dy, images, side, methods, seeds, samples, steps, out, overwrite=overwrite
+        dx, dy, images, side, methods, peers, seeds, samples, steps, out, overwrite=overwrite
     )
     typer.echo(text.dumps(found, indent=1) if json else shown)
