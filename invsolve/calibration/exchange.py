@@ -71,8 +71,8 @@ def _check(value: float, half: float, expected: float, gaps: Table, tolerance: f
     low, high = np.quantile(gaps, [level / 2, 1 - level / 2])
     band = (expected + float(low) - tolerance, expected + float(high) + tolerance)
     gap = value - expected
-    above, below = np.count_nonzero(gaps + tolerance >= gap), np.count_nonzero(gaps - tolerance <= gap)
-    p = min(1.0, 2 * (min(above, below) + 1) / (len(gaps) + 1))
+    tails = (np.count_nonzero(gaps + tolerance >= gap), np.count_nonzero(gaps - tolerance <= gap))
+    p = min(1.0, 2 * (int(min(tails)) + 1) / (len(gaps) + 1))
     return Check(value, (value - half, value + half), expected, band, p)
 
 

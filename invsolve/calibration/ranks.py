@@ -15,6 +15,7 @@ standard deviations and its sd by the factor 1 - SD, 1 or 1 + SD. For a Gaussian
     P(rank = i) = E_z[ Binomial(i; S, Phi((z - MEAN) / factor)) ],   z ~ N(0, 1).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -73,7 +74,7 @@ def histogram(ranks: Ranks, samples: int, level: float) -> Histogram:
     found = float(_chi2(counts[None], n)[0])
     tail = level / bins / 2
     band = binom.ppf([tail, 1 - tail], n, 1 / bins)
-    p = max(_share_above(_chi2(null, n), found) for null in _nulls(n, samples, bins))
+    p = _p(found, _nulls(_chi2, n, samples, bins))
     return Histogram(tuple(counts.tolist()), (int(band[0]), int(band[1])), found, p)
 
 
@@ -81,13 +82,12 @@ def curve(ranks: Ranks, samples: int, level: float) -> Curve:
     """Cumulate ranks into the coverage of balls around the reference."""
     n, cells = len(ranks), samples + 1
     counts = np.bincount(ranks, minlength=cells)
-    nulls = [_deviation(null, n) for null in _nulls(n, samples, cells)]
+    nulls = _nulls(_deviation, n, samples, cells)
     found = float(_deviation(counts[None], n)[0])
     expected = np.arange(cells + 1) / cells
     covered = np.concatenate([[0.0], counts.cumsum() / n])
     band = float(np.quantile(nulls[0], 1 - level, method="higher"))
-    p = max(_share_above(null, found) for null in nulls)
-    return Curve(tuple(expected.tolist()), tuple(covered.tolist()), band, found, p)
+    return Curve(tuple(expected.tolist()), tuple(covered.tolist()), band, found, _p(found, nulls))
 
 
 def rank_law(samples: int, mean: float, factor: float) -> Table:
@@ -105,13 +105,15 @@ def _bins(cells: int, n: int) -> int:
     return max((d for d in divisors if d <= min(_MOST, n // _FULL)), default=divisors[0])
 
 
-@lru_cache(maxsize=4)
-def _nulls(n: int, samples: int, bins: int) -> list[Ranks]:
-    """Histograms of n ranks, (draws, bins): uniform ones, and those of posteriors just good enough."""
+@lru_cache(maxsize=8)
+def _nulls(statistic: Callable[[Ranks, int], Table], n: int, samples: int, bins: int) -> list[Table]:
+    """Law of a statistic of n ranks, as sorted draws: of uniform ranks, and of posteriors just good
+    enough."""
     laws = [np.full(samples + 1, 1 / (samples + 1))]
     laws += [rank_law(samples, MEAN, factor) for factor in (1 - SD, 1.0, 1 + SD)]
     rng = np.random.default_rng(n)
-    return [rng.multinomial(n, law.reshape(bins, -1).sum(1), _DRAWS) for law in laws]
+    drawn = (rng.multinomial(n, law.reshape(bins, -1).sum(1), _DRAWS) for law in laws)
+    return [np.sort(statistic(counts, n)) for counts in drawn]
 
 
 def _chi2(counts: Ranks, n: int) -> Table:
@@ -127,6 +129,7 @@ def _deviation(counts: Ranks, n: int) -> Table:
     return found
 
 
-def _share_above(null: Table, found: float) -> float:
-    """p-value of a statistic that is large when something is wrong; rounding makes no difference."""
-    return float((np.count_nonzero(null >= found - 1e-9) + 1) / (len(null) + 1))
+def _p(found: float, nulls: Sequence[Table]) -> float:
+    """Largest p-value of a statistic that is large when something is wrong; rounding makes no difference."""
+    above = max(len(null) - int(np.searchsorted(null, found - 1e-9)) for null in nulls)
+    return (above + 1) / (_DRAWS + 1)
