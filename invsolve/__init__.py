@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from invsolve import operators as operators
+    from invsolve.calibration import Calibration as Calibration
+    from invsolve.calibration import calibrate as calibrate
     from invsolve.classifiers.formats import load_classifier as load_classifier
     from invsolve.errors import InvsolveError as InvsolveError
     from invsolve.exact import GaussianPrior as GaussianPrior
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     __version__: str
 
 _MODULES = {  # module: its public names
+    "calibration": ("Calibration", "calibrate"),
     "classifiers.formats": ("load_classifier",),
     "errors": ("InvsolveError",),
     "exact": ("GaussianPrior", "MixturePrior", "exact_posterior"),

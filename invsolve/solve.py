@@ -26,7 +26,7 @@ from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import Predictor
 from invsolve.sde import SDE
 
-__all__ = ["solve"]
+__all__ = ["Sampler", "build_part", "solve"]
 
 Sampler = Callable[[Posterior, int, int], Tensor]
 
@@ -51,7 +51,7 @@ def solve(
     are PC's, by default its own; a sampler given as an object has its own.
     """
     posterior = Posterior(
-        prior, likelihood, sde=_part("sde", sde), guidance=_part("guidance", guidance), gamma=gamma
+        prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
     draw = _sampler(sampler, {"predictor": predictor, "corrector": corrector, "steps": steps})
     before, started = Counter(getattr(likelihood, "calls", {})), time.perf_counter()
@@ -73,7 +73,7 @@ def solve(
     )
 
 
-def _part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, or its name
+def build_part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, or its name
     """Build a part from its name; objects are themselves."""
     if not isinstance(part, str):
         return part
@@ -84,11 +84,11 @@ def _part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, 
 
 def _sampler(sampler: Sampler | str, given: dict[str, Any]) -> Any:  # noqa: ANN401  any callable sampler
     """Build the sampler with the parts of PC that were given."""
-    parts = {kind: _part(kind, part) for kind, part in given.items() if part is not None}
+    parts = {kind: build_part(kind, part) for kind, part in given.items() if part is not None}
     if sampler in ("auto", "pc"):
         return PC(**parts)
     if not parts:
-        return _part("sampler", sampler)
+        return build_part("sampler", sampler)
     if isinstance(sampler, str):
         from invsolve.plugins import load
 

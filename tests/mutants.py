@@ -553,6 +553,34 @@ MUTANTS = [
         "(k + uniform) / (levels - 1)",
         "tests/test_density.py -k own_level",
     ),
+    Mutant(
+        "calibration: the truth among its own samples",
+        "calibration/figures.py",
+        "squares * n / (n - 1)).clip(0)",
+        "squares * (n - 1) / n).clip(0)",
+        "tests/test_calibration_statistics.py -k coverage_of_the_truth",
+    ),
+    Mutant(
+        "calibration: the error of the mean forgotten",
+        "calibration/exchange.py",
+        "return (1 + 1 / samples) * variance",
+        "return variance",
+        "tests/test_calibration_statistics.py -k variance_ratio_is",
+    ),
+    Mutant(
+        "calibration: noise of truth and reference shared",
+        "calibration/simulate.py",
+        'seed_of("calibration", purpose, self.seed, k)',
+        'seed_of("calibration", self.seed, k)',
+        "tests/test_calibrate.py -k are_independent",
+    ),
+    Mutant(
+        "calibration: ranks that count ties as below",
+        "calibration/ranks.py",
+        "(samples < truth)",
+        "(samples <= truth)",
+        "tests/test_calibration_statistics.py -k ties",
+    ),
 ]
 
 

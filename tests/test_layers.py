@@ -21,7 +21,7 @@ LAYERS = [  # from the bottom; a package stands for all its modules
     {"metrics", "diagnostics", "result"},
     {"plugins", "registry", "source", "isolation", "file_part", "options", "builtins"},
     {"solve", "testing"},
-    {"run", "bench"},
+    {"run", "bench", "calibration"},
     {"cli", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -63,7 +63,14 @@ def test_deepinv_has_one_door(path):
 
 
 @pytest.mark.parametrize(
-    "command", [["--help"], ["list"], ["--version"], ["run", "--operator", "inpaint", "--help"]]
+    "command",
+    [
+        ["--help"],
+        ["list"],
+        ["--version"],
+        ["run", "--operator", "inpaint", "--help"],
+        ["calibrate", "--operator", "inpaint", "--help"],
+    ],
 )
 def test_fast_commands_import_neither_torch_nor_deepinv(command):
     code = (

@@ -1,9 +1,9 @@
-"""The command line: `invsolve run`, list, check, sample, train, bench.
+"""The command line: `invsolve run`, list, check, sample, calibrate, train, bench.
 
 A command reads flags, calls one library function and prints; it lives in cli/<name>.py as <name>_command and
-imports what is heavy inside its body, so that --help waits for no torch. `run` and `sample` also take the
-options of the parts chosen: typer leaves these in ctx.args (cli/flags.py), and --help is such a command's own
-flag.
+imports what is heavy inside its body, so that --help waits for no torch. `run`, `sample` and `calibrate` also
+take the options of the parts chosen: typer leaves these in ctx.args (cli/flags.py), and --help is such a
+command's own flag.
 
 Exit codes: 0 ok; 1 internal bug; 2 wrong usage or input; 3 finished with failed units; 4 out of memory;
 5 output or disk; 6 download; 7 plugin or failed check; 130 interrupted. An error is one or two lines on
@@ -24,8 +24,8 @@ from invsolve.heap import keep_freed_memory
 
 __all__ = ["build_app", "main"]
 
-_COMMANDS = ("run", "list", "check", "sample", "train", "bench")
-_OPEN = ("run", "sample")  # these take the options of the chosen parts
+_COMMANDS = ("run", "list", "check", "sample", "calibrate", "train", "bench")
+_OPEN = ("run", "sample", "calibrate")  # these take the options of the chosen parts
 _EXTRA = {"allow_extra_args": True, "ignore_unknown_options": True}
 _INTERRUPTED, _PIPE_CLOSED, _OUT_OF_MEMORY = 130, 141, 4
 

@@ -21,7 +21,7 @@ from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 
-__all__ = ["draw", "sheet", "write"]
+__all__ = ["draw", "event_shape", "sheet", "write"]
 
 _SIDE = 64
 
@@ -32,6 +32,7 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     prior, started = parts.load_prior(tables, device), time.perf_counter()
     shape = _shape(prior.shape, size)
     prior = parts.tiled(prior, tables, shape)
+    shape = event_shape(prior.shape, size)
     posterior = Posterior(prior, None, sde=parts.build("sde", tables), shape=shape)
     for note in parts.tile_notes(posterior):
         screen.note(note)
@@ -50,7 +51,7 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     )
 
 
-def _shape(own: tuple[int | None, ...] | None, size: tuple[int, int] | None) -> tuple[int, ...]:
+def event_shape(own: tuple[int | None, ...] | None, size: tuple[int, int] | None) -> tuple[int, ...]:
     """Shape of a sample: the prior's own, its free sides taken from the size asked for."""
     if own is None:
         own = (3, None, None)
