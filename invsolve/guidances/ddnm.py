@@ -65,10 +65,9 @@ def _least_squares(linear: LinearLikelihood, r: Tensor, like: Tensor) -> Tensor:
     """Smallest least-squares solution of A x = r, row by row; few steps leave small singular values out."""
 
     def normal(x: Tensor) -> tuple[Tensor, Tensor]:
-        product = linear.At(linear.A(x), like)
-        return product, product
+        return linear.At(linear.A(x), like), x
 
-    return robust_cg(normal, linear.At(r, like), steps=50, tolerance=1e-4)[0]
+    return robust_cg(normal, linear.At(r, like), steps=50, tolerance=1e-4)
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,8 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     """Draw run.samples samples of the prior, one by one."""
     run, device = tables["run"], choose_device(str(tables["run"]["device"]))
     prior, started = parts.load_prior(tables, device), time.perf_counter()
-    shape = _shape(prior.shape, size)
-    prior = parts.tiled(prior, tables, shape)
     shape = event_shape(prior.shape, size)
+    prior = parts.tiled(prior, tables, shape)
     posterior = Posterior(prior, None, sde=parts.build("sde", tables), shape=shape)
     for note in parts.tile_notes(posterior):
         screen.note(note)
