@@ -41,8 +41,11 @@ if TYPE_CHECKING:
     from invsolve.samplers.correctors import Corrector as Corrector
     from invsolve.samplers.correctors import Langevin as Langevin
     from invsolve.samplers.correctors import NoCorrector as NoCorrector
+    from invsolve.samplers.daps import DAPS as DAPS
+    from invsolve.samplers.enkg import EnKG as EnKG
     from invsolve.samplers.pc import PC as PC
     from invsolve.samplers.pc import Step as Step
+    from invsolve.samplers.pnp_dm import PnPDM as PnPDM
     from invsolve.samplers.predictors import Ancestral as Ancestral
     from invsolve.samplers.predictors import DPMpp as DPMpp
     from invsolve.samplers.predictors import EulerMaruyama as EulerMaruyama
@@ -50,6 +53,7 @@ if TYPE_CHECKING:
     from invsolve.samplers.predictors import NoPredictor as NoPredictor
     from invsolve.samplers.predictors import Predictor as Predictor
     from invsolve.samplers.predictors import ReverseDiffusion as ReverseDiffusion
+    from invsolve.samplers.red_diff import REDDiff as REDDiff
     from invsolve.samplers.smc import TwistedSMC as TwistedSMC
     from invsolve.sde import SDE as SDE
     from invsolve.sde import VE as VE
@@ -74,7 +78,10 @@ _MODULES = {  # module: its public names
     "priors.catalogue": ("load_prior",),
     "result": ("Result",),
     "samplers.correctors": ("AnnealedLangevin", "Corrector", "Langevin", "NoCorrector"),
+    "samplers.daps": ("DAPS",),
+    "samplers.enkg": ("EnKG",),
     "samplers.pc": ("PC", "Step"),
+    "samplers.pnp_dm": ("PnPDM",),
     "samplers.predictors": (
         "Ancestral",
         "DPMpp",
@@ -84,6 +91,7 @@ _MODULES = {  # module: its public names
         "Predictor",
         "ReverseDiffusion",
     ),
+    "samplers.red_diff": ("REDDiff",),
     "samplers.smc": ("TwistedSMC",),
     "sde": ("SDE", "VE", "VP", "SubVP"),
     "solve": ("solve",),

@@ -86,4 +86,11 @@ def invsolve_correctors() -> Parts:
 @hookimpl
 def invsolve_samplers() -> Parts:
     """Offer the built-in samplers."""
-    return {"pc": "invsolve.samplers.pc:PC", "smc": "invsolve.samplers.smc:TwistedSMC"}
+    return {
+        "pc": "invsolve.samplers.pc:PC",
+        "smc": "invsolve.samplers.smc:TwistedSMC",
+        "daps": "invsolve.samplers.daps:DAPS",
+        "pnp-dm": "invsolve.samplers.pnp_dm:PnPDM",
+        "red-diff": "invsolve.samplers.red_diff:REDDiff",
+        "enkg": "invsolve.samplers.enkg:EnKG",
+    }

@@ -73,11 +73,13 @@ class Parts:
         posterior = self.posterior
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
+        notes: list[str] = getattr(self.sampler, "notes", list)()
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
         if start >= top:
-            return []
+            return notes
         return [
-            f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}"
+            *notes,
+            f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}",
         ]
 
 
