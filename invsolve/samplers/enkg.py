@@ -154,9 +154,14 @@ class EnKG(Annealed):
 def _kalman(dx: Tensor, da: Tensor, off: Tensor) -> Tensor:
     """Return C_xa (C_aa + I)^-1 off for each row: dx (P, d), da and off (P, m), whitened by the noise.
 
-    Worked out among the particles: with X, W the centred dx, da over sqrt(P - 1), X^T (W W^T + I)^-1 W off.
+    With X, W the centred dx, da over sqrt(P - 1): X^T W (W^T W + I)^-1 off, solved among the m measured
+    entries; or X^T (W W^T + I)^-1 W off, among the particles where they are fewer.
     """
-    P = len(dx)
+    P, m = da.shape
     X, W = ((v - v.mean(0)) / (P - 1) ** 0.5 for v in (dx, da))
-    among = torch.linalg.solve(W @ W.T + torch.eye(P, dtype=W.dtype, device=W.device), W @ off.T)
+    one = torch.eye(min(P, m), dtype=W.dtype, device=W.device)
+    if m < P:
+        among = W @ torch.linalg.solve(W.T @ W + one, off.T)
+    else:
+        among = torch.linalg.solve(W @ W.T + one, W @ off.T)
     return among.T.to(dx) @ X
