@@ -55,7 +55,7 @@ class Inner:
         linear = isinstance(likelihood, LinearLikelihood) and likelihood.linear
         if self.kind == "exact" and not linear:
             raise Refused(
-                "inner exact solves with the operator and its transpose, which this likelihood does not have: "
+                "inner exact solves with an operator and its transpose, which this likelihood does not have: "
                 "take inner langevin."
             )
         return linear and self.kind != "langevin"
@@ -82,9 +82,7 @@ def draw_given_y(
     return _langevin(likelihood, c, x, r2, gamma, inner, noise)
 
 
-def _solved(
-    linear: LinearLikelihood, c: Tensor, x: Tensor, r2: Tensor, gamma: float, noise: Noise
-) -> Tensor:
+def _solved(linear: LinearLikelihood, c: Tensor, x: Tensor, r2: Tensor, gamma: float, noise: Noise) -> Tensor:
     """Perturb and solve; the solve is for V / gamma, written so that gamma may be small."""
     predicted = linear.A(x)
     at = predicted if linear.noise_is_gaussian else linear.A(c)
@@ -128,15 +126,13 @@ def gradient(likelihood: Likelihood, x: Tensor) -> Tensor:
     """
     if isinstance(likelihood, LinearLikelihood) and likelihood.linear:
         predicted = likelihood.A(x)
-        return likelihood.At(
-            (likelihood.y.to(x) - predicted) / likelihood.noise_variance(predicted).to(x), x
-        )
+        return likelihood.At((likelihood.y.to(x) - predicted) / likelihood.noise_variance(predicted).to(x), x)
     with torch.enable_grad():
         x = x.detach().requires_grad_(True)
         value = likelihood.log_prob(x)
         if not value.requires_grad:
             raise Refused(
-                "log p(y | x) has no gradient: A must be linear with an A_adjoint, or made of torch operations. "
+                "log p(y | x) has no gradient: A needs an A_adjoint, or to be made of torch operations. "
                 "For a black box take sampler enkg."
             )
         if isinstance(likelihood, LinearLikelihood):

@@ -121,7 +121,7 @@ class DAPS(Annealed):
 
 
 def _matched(posterior: Posterior, x: Tensor, t: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean of x_0 | x_t and its mean variance, at least 0: below it is only where a learned derivative errs."""
+    """Mean of x_0 | x_t and its mean variance, at least 0: less comes of errors of a learned derivative."""
     prior, level = posterior.prior, posterior.sde.ratio(t)
     graph = MomentMatching().needs_graph_at(prior, level)
     at = Denoised(prior, posterior.sde, x, t, graph=graph, calls=posterior.calls)

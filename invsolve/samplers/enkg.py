@@ -1,12 +1,12 @@
 """Ensemble Kalman guidance: a black box A, of which nothing but A(x) can be computed, linear or not.
 
-After Zheng et al. 2024 (arXiv:2409.20175), who guide a set of particles by covariances between the particles
-and their predicted measurements in place of derivatives of A. Here the ensemble's covariances are those of x_0
-| x_t, so that the step has a size of its own and the particles keep their spread. At each level, for particles
-j = 1 .. P and y = A(x) + e, e ~ N(0, V),
+After Zheng et al. 2024 (arXiv:2409.20175), who guide a set of particles by covariances between them and their
+predicted measurements in place of derivatives of A. Here these are covariances given x_t, so that the step has
+a size of its own and the particles keep their spread. At each level, for particles j = 1 .. P and y = A(x) + e,
+e ~ N(0, V),
 
     draw       x^j ~ p(x_0 | x_t^j)       by a few reverse diffusion steps; D^j = E[x_0 | x_t^j]
-    compare    dx^j = x^j - D^j,  da^j = A(x^j) - A(D^j)              spread of x_0 | x_t and of what it predicts
+    compare    dx^j = x^j - D^j,  da^j = A(x^j) - A(D^j)              spread given x_t, of x_0 and of A(x_0)
     update     x^j <- x^j + C_xa (C_aa + V)^-1 (y - e^j - A(x^j))     C_xa, C_aa: covariances of dx, da over j
     renoise    x_s^j = alpha_s x^j + sigma_s z
 
@@ -45,7 +45,9 @@ from invsolve.sde import grid_times
 
 __all__ = ["EnKG"]
 
-_ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat beyond the particles themselves
+_ROWS = (
+    2**20
+)  # numbers of x a micro-batch holds by default: memory stays flat beyond the particles themselves
 
 
 @dataclass(frozen=True)
@@ -164,4 +166,5 @@ def _kalman(dx: Tensor, da: Tensor, off: Tensor) -> Tensor:
         among = W @ torch.linalg.solve(W.T @ W + one, off.T)
     else:
         among = torch.linalg.solve(W @ W.T + one, W @ off.T)
-    return among.T.to(dx) @ X
+    shift: Tensor = among.T.to(dx) @ X
+    return shift

@@ -7,7 +7,7 @@ Wu et al. 2024 (arXiv:2405.18782), algorithm 1 (PnP-DM). The posterior is widene
 whose two conditionals can be drawn, whatever the prior:
 
     likelihood step   z | x, y  ~  N(x, rho^2 I) p(y | z)                samplers/conditional.py
-    prior step        x | z     ~  p(x_0 | x_0 + rho n = z)              reverse diffusion from noise level rho
+    prior step        x | z     ~  p(x_0 | x_0 + rho n = z)              reverse diffusion from level rho
 
 At fixed rho the law of x is p(x) int p(y | z) N(z; x, rho^2 I) dz: for y = A x + e the posterior with rho^2 A
 A^T added to the variance of the noise. So rho ends below the noise, and the chain is annealed down to it,
@@ -80,7 +80,7 @@ class PnPDM(Annealed):
         end = self.rho * min(finest, high)
         if not low < end < high:
             raise Refused(
-                f"rho ends at {end:.3g}, {self.rho:g} of the noise; it must lie between the run's noise levels "
+                f"rho ends at {end:.3g}, {self.rho:g} of the noise; it must lie between the run's levels "
                 f"{low:.3g} and {high:.3g}: change rho."
             )
         return grid_times(self.grid, posterior.sde, high, end, max(1, self.steps - 1))[-self.steps :]

@@ -27,7 +27,6 @@ from torch import Tensor
 
 from invsolve.errors import InputError
 from invsolve.posterior import Posterior
-from invsolve.rng import Noise
 from invsolve.samplers.annealed import Annealed, alone, finite, noise_of, power
 from invsolve.samplers.conditional import gradient
 from invsolve.samplers.pc import Step
