@@ -50,16 +50,19 @@ if TYPE_CHECKING:
     from invsolve.samplers.correctors import Corrector as Corrector
     from invsolve.samplers.correctors import Langevin as Langevin
     from invsolve.samplers.correctors import NoCorrector as NoCorrector
+    from invsolve.samplers.daps import DAPS as DAPS
     from invsolve.samplers.density import LogProb as LogProb
     from invsolve.samplers.density import bits_per_dim as bits_per_dim
     from invsolve.samplers.density import dequantise as dequantise
     from invsolve.samplers.density import estimate_log_prob as estimate_log_prob
     from invsolve.samplers.density import log_prob as log_prob
+    from invsolve.samplers.enkg import EnKG as EnKG
     from invsolve.samplers.flow import decode as decode
     from invsolve.samplers.flow import encode as encode
     from invsolve.samplers.ode import ProbabilityFlow as ProbabilityFlow
     from invsolve.samplers.pc import PC as PC
     from invsolve.samplers.pc import Step as Step
+    from invsolve.samplers.pnp_dm import PnPDM as PnPDM
     from invsolve.samplers.predictors import Ancestral as Ancestral
     from invsolve.samplers.predictors import DPMpp as DPMpp
     from invsolve.samplers.predictors import EulerMaruyama as EulerMaruyama
@@ -67,6 +70,7 @@ if TYPE_CHECKING:
     from invsolve.samplers.predictors import NoPredictor as NoPredictor
     from invsolve.samplers.predictors import Predictor as Predictor
     from invsolve.samplers.predictors import ReverseDiffusion as ReverseDiffusion
+    from invsolve.samplers.red_diff import REDDiff as REDDiff
     from invsolve.samplers.renoise import Renoise as Renoise
     from invsolve.samplers.smc import TwistedSMC as TwistedSMC
     from invsolve.sde import SDE as SDE
@@ -97,7 +101,10 @@ _MODULES = {  # module: its public names
     "samplers.density": ("LogProb", "bits_per_dim", "dequantise", "estimate_log_prob", "log_prob"),
     "samplers.flow": ("decode", "encode"),
     "samplers.ode": ("ProbabilityFlow",),
+    "samplers.daps": ("DAPS",),
+    "samplers.enkg": ("EnKG",),
     "samplers.pc": ("PC", "Step"),
+    "samplers.pnp_dm": ("PnPDM",),
     "samplers.predictors": (
         "Ancestral",
         "DPMpp",
@@ -108,6 +115,7 @@ _MODULES = {  # module: its public names
         "ReverseDiffusion",
     ),
     "samplers.renoise": ("Renoise",),
+    "samplers.red_diff": ("REDDiff",),
     "samplers.smc": ("TwistedSMC",),
     "sde": ("SDE", "VE", "VP", "SubVP"),
     "solve": ("solve",),

@@ -105,4 +105,8 @@ def invsolve_samplers() -> Parts:
         "pc": "invsolve.samplers.pc:PC",
         "smc": "invsolve.samplers.smc:TwistedSMC",
         "ode": "invsolve.samplers.ode:ProbabilityFlow",
+        "daps": "invsolve.samplers.daps:DAPS",
+        "pnp-dm": "invsolve.samplers.pnp_dm:PnPDM",
+        "red-diff": "invsolve.samplers.red_diff:REDDiff",
+        "enkg": "invsolve.samplers.enkg:EnKG",
     }

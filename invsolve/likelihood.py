@@ -19,12 +19,13 @@ from typing import Annotated, Any, Protocol
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import InputError, Refused
 from invsolve.linalg import dot, expand, robust_cg
 from invsolve.prior import Denoised
 from invsolve.rng import Noise, seed_of
 
 __all__ = [
+    "BlackBox",
     "Classifier",
     "Gaussian",
     "Likelihood",
@@ -43,6 +44,13 @@ class Operator(Protocol):
 
     def A_adjoint(self, y: Tensor) -> Tensor:
         """Apply the transpose (B, *m) -> (B, *event)."""
+
+
+class BlackBox(Protocol):
+    """A forward map without a transpose: any function of x, linear or not, that can only be evaluated."""
+
+    def A(self, x: Tensor) -> Tensor:
+        """Measure images (B, *event) -> (B, *m)."""
 
 
 class Likelihood(ABC):
@@ -67,18 +75,21 @@ class Likelihood(ABC):
         return ""
 
 
-def measured_entries(operator: Operator, shape: tuple[int, ...], like: Tensor) -> Tensor:
+def measured_entries(operator: BlackBox, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Boolean mask (*m) of the entries of y that depend on x: those where A of a random image is not zero."""
     probe = Noise(seed_of("measured entries"), "", 1, shape)().to(like)
     return operator.A(probe)[0] != 0
 
 
 class LinearLikelihood(Likelihood):
-    """A measurement through an operator with noise of variance noise_variance(A x), Gaussian or nearly so."""
+    """A measurement through an operator with noise of variance noise_variance(A x), Gaussian or nearly so.
+
+    An operator without A_adjoint is a black box: all that needs its transpose is refused.
+    """
 
     noise_is_gaussian = False  # with a variance that does not depend on x
 
-    def __init__(self, y: Tensor, operator: Operator) -> None:
+    def __init__(self, y: Tensor, operator: Operator | BlackBox) -> None:
         """Check y against the operator's own output; a leading axis of 1 is dropped."""
         y = torch.as_tensor(y)
         y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
@@ -115,6 +126,21 @@ class LinearLikelihood(Likelihood):
         result = fn(v if self._dtype is None else v.to(self._dtype))
         return result.to(v.dtype)
 
+    @property
+    def linear(self) -> bool:
+        """Whether the operator has a transpose, and so is linear."""
+        return hasattr(self.operator, "A_adjoint")
+
+    def _transpose(self) -> Callable[[Tensor], Tensor]:
+        if not self.linear:
+            name = getattr(self.operator, "name", type(self.operator).__name__)
+            raise Refused(
+                f"{name} is a black box, without an A_adjoint: take sampler enkg, which only evaluates A, "
+                "or daps, pnp-dm or red-diff if A is made of torch operations."
+            )
+        adjoint: Callable[[Tensor], Tensor] = self.operator.A_adjoint  # type: ignore[union-attr]  # linear
+        return adjoint
+
     def A(self, x: Tensor) -> Tensor:
         """Measure x: (B, *event) -> (B, *m), in the dtype of x."""
         self.calls["A"] += len(x)
@@ -123,7 +149,7 @@ class LinearLikelihood(Likelihood):
     def At(self, v: Tensor, like: Tensor) -> Tensor:
         """Apply the transpose to v (B, *m); the result has the shape of like (B, *event)."""
         self.calls["At"] += len(v)
-        return self._apply(self.operator.A_adjoint, v).reshape(like.shape)
+        return self._apply(self._transpose(), v).reshape(like.shape)
 
     def residual(self, x0: Tensor) -> Tensor:
         """What the measurement has beyond A x0: y - A x0, (B, *m)."""
@@ -131,6 +157,7 @@ class LinearLikelihood(Likelihood):
 
     def matrix(self, shape: tuple[int, ...]) -> Tensor:
         """Matrix (m, d) of the operator on events of that shape, column by column."""
+        self._transpose()  # a black box has no matrix
         d = math.prod(shape)
         eye = torch.eye(d, dtype=self.y.dtype, device=self.y.device).reshape(d, *shape)
         return self._apply(self.operator.A, eye).reshape(d, -1).mT
@@ -157,7 +184,7 @@ class LinearLikelihood(Likelihood):
 
     def _solve_cg(self, r2: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
-            event = self._apply(self.operator.A_adjoint, p)
+            event = self._apply(self._transpose(), p)
             self.calls["At"] += len(p)
             product = expand(r2, p) * self.A(event) + variance * p
             return product, p
@@ -189,7 +216,7 @@ class Gaussian(LinearLikelihood):
     def __init__(
         self,
         y: Tensor,
-        operator: Operator,
+        operator: Operator | BlackBox,
         sigma_y: Annotated[float | Tensor, "standard deviation of the noise, in units of the measurement"],
     ) -> None:
         """Refuse a noise level that is not a positive number."""
@@ -226,7 +253,7 @@ class Poisson(LinearLikelihood):
     def __init__(
         self,
         y: Tensor,
-        operator: Operator,
+        operator: Operator | BlackBox,
         gain: Annotated[float, "value of y that one count adds, > 0"] = 1.0,
     ) -> None:
         """Refuse negative counts and gains."""

@@ -581,6 +581,62 @@ MUTANTS = [
         "(samples <= truth)",
         "tests/test_calibration_statistics.py -k ties",
     ),
+    Mutant(
+        "gamma lost in the conditioned draw",
+        "samplers/conditional.py",
+        "return x + expand(gamma * r2, x)",
+        "return x + expand(r2, x)",
+        "tests/test_split.py -k exact_draw",
+    ),
+    Mutant(
+        "Langevin's factor 2",
+        "samplers/conditional.py",
+        "expand((2 * eps).sqrt(), x) * noise(i)",
+        "expand(eps.sqrt(), x) * noise(i)",
+        "tests/test_split.py -k langevin_draws",
+    ),
+    Mutant(
+        "a curvature over the batch",
+        "samplers/conditional.py",
+        "norm = dot(change, change).sqrt()",
+        "norm = dot(change, change).sqrt().mean().expand(len(x))",
+        "tests/test_annealed.py -k index_alone",
+    ),
+    Mutant(
+        "a lost alpha in DAPS's new noise",
+        "samplers/daps.py",
+        "x = float(sde.alpha(s)) * x0 + float(sde.sigma(s))",
+        "x = x0 + float(sde.sigma(s))",
+        "tests/test_split.py -k white_gaussian",
+    ),
+    Mutant(
+        "a lost alpha in the prior step",
+        "samplers/pnp_dm.py",
+        "x_t = float(sde.alpha(t)) * finite",
+        "x_t = finite",
+        "tests/test_split.py -k a_pair_of_steps",
+    ),
+    Mutant(
+        "RED-diff pulled by x_t without its noise's scale",
+        "samplers/red_diff.py",
+        "scale = level if self.weight is None",
+        "scale = 1.0 if self.weight is None",
+        "tests/test_annealed.py -k red_diff_is_the_mean",
+    ),
+    Mutant(
+        "a measurement that is not perturbed",
+        "samplers/enkg.py",
+        "likelihood.y.to(a) - a) - e).flatten(1)",
+        "likelihood.y.to(a) - a)).flatten(1)",
+        "tests/test_annealed.py -k noise_on_the_measurement",
+    ),
+    Mutant(
+        "a gain without the noise",
+        "samplers/enkg.py",
+        "W.T @ W + one",
+        "W.T @ W + 1e-9 * one",
+        "tests/test_annealed.py -k noise_on_the_measurement",
+    ),
 ]
 
 

@@ -78,11 +78,11 @@ class Parts:
         posterior = self.posterior
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
-        notes = tile_notes(posterior)
+        notes: list[str] = [*getattr(self.sampler, "notes", list)(), *tile_notes(posterior)]
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
         if start < top:
             notes.append(
-                f"the grid starts at noise level {start:.4g}, the prior's own limit, not the SDE's {top:.4g}"
+                f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}"
             )
         return notes
 
