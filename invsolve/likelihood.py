@@ -14,15 +14,15 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
+from invsolve.forward import Operator, is_linear, measured_entries, pull, push
 from invsolve.linalg import dot, expand, robust_cg
 from invsolve.prior import Denoised
-from invsolve.rng import Noise, seed_of
 
 __all__ = [
     "Classifier",
@@ -33,16 +33,6 @@ __all__ = [
     "Poisson",
     "measured_entries",
 ]
-
-
-class Operator(Protocol):
-    """The forward map: a deepinv LinearPhysics, or anything with these methods over batches."""
-
-    def A(self, x: Tensor) -> Tensor:
-        """Measure images (B, *event) -> (B, *m)."""
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Apply the transpose (B, *m) -> (B, *event)."""
 
 
 class Likelihood(ABC):
@@ -65,12 +55,6 @@ class Likelihood(ABC):
     def content(self) -> str:
         """Hash of what was measured, so that two problems of one seed have noise of their own."""
         return ""
-
-
-def measured_entries(operator: Operator, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Boolean mask (*m) of the entries of y that depend on x: those where A of a random image is not zero."""
-    probe = Noise(seed_of("measured entries"), "", 1, shape)().to(like)
-    return operator.A(probe)[0] != 0
 
 
 class LinearLikelihood(Likelihood):
@@ -121,9 +105,31 @@ class LinearLikelihood(Likelihood):
         return self._apply(self.operator.A, x)
 
     def At(self, v: Tensor, like: Tensor) -> Tensor:
-        """Apply the transpose to v (B, *m); the result has the shape of like (B, *event)."""
+        """Apply the transpose, or that of the derivative at like (B, *event), to v (B, *m): (B, *event)."""
         self.calls["At"] += len(v)
-        return self._apply(self.operator.A_adjoint, v).reshape(like.shape)
+        if self.transposes:
+            return self._apply(self.operator.A_adjoint, v).reshape(like.shape)
+        return pull(self._measure, like.to(v), v)
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:
+        """Change of A by a small step v at x, both (B, *event), to first order: A v where A is linear."""
+        if self.linear:
+            return self.A(v)
+        self.calls["A"] += len(x)
+        return push(self._measure, x, v)
+
+    def _measure(self, x: Tensor) -> Tensor:
+        return self._apply(self.operator.A, x)
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether the operator is linear; one that does not tell the shape of images is taken at its word."""
+        return self.shape is None or is_linear(self._measure, self.shape, self.y)
+
+    @cached_property
+    def transposes(self) -> bool:
+        """Whether the operator brings its own transpose, and is linear."""
+        return hasattr(self.operator, "A_adjoint") and self.linear
 
     def residual(self, x0: Tensor) -> Tensor:
         """What the measurement has beyond A x0: y - A x0, (B, *m)."""
@@ -157,12 +163,17 @@ class LinearLikelihood(Likelihood):
 
     def _solve_cg(self, r2: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
-            event = self._apply(self.operator.A_adjoint, p)
-            self.calls["At"] += len(p)
-            product = expand(r2, p) * self.A(event) + variance * p
+            product = expand(r2, p) * self.A(self._event(p)) + variance * p
             return product, product
 
         return robust_cg(apply, residual, steps=200, tolerance=1e-5)[0]
+
+    def _event(self, v: Tensor) -> Tensor:
+        """Apply the transpose to v; the result has the shape that the operator gives images."""
+        if self.shape is not None:
+            return self.At(v, v.new_zeros(len(v), *self.shape))
+        self.calls["At"] += len(v)
+        return self._apply(self.operator.A_adjoint, v)
 
     def condition(self, c: Tensor, r2: Tensor) -> Tensor:
         """Mean P(c, r^2) of N(c, r^2 I) conditioned on y: c (B, *event), r2 (B,)."""

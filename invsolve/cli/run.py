@@ -31,7 +31,7 @@ _GAMMA = (
     "posterior of their own [default: 1]"
 )
 _SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
-_GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"
+_GUIDANCE = "approximation of grad log p(y | x_t) [default: auto, by the problem]"
 _OUT = "directory of the results [default: ./<stem>-<operator>]"
 _SIMULATE = "INPUT is a clean photo: degrade it first, and measure against it"
 
@@ -57,7 +57,7 @@ def run_command(
     ] = None,
     sde: Annotated[str | None, option("forward noising: ve, vp or subvp [default: ve]")] = None,
     guidance: Annotated[str | None, option(_GUIDANCE)] = None,
-    sampler: Annotated[str | None, option("sampler [default: auto, which is pc]")] = None,
+    sampler: Annotated[str | None, option("sampler [default: auto, by the problem]")] = None,
     predictor: Annotated[str | None, option("step of pc back in time [default: dpmpp]")] = None,
     corrector: Annotated[str | None, option("move of pc at fixed time [default: none]")] = None,
     gamma: Annotated[str | None, option(_GAMMA)] = None,

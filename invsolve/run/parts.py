@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from invsolve.choice import AUTO, Choice, choose
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
 from invsolve.hookspecs import GROUP
-from invsolve.likelihood import Gaussian, measured_entries
+from invsolve.likelihood import Gaussian, Likelihood, measured_entries
 from invsolve.options import check_table
 from invsolve.plugins import Registry, load
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
-from invsolve.run.settings import Tables, is_weight_file
+from invsolve.run.settings import NAMES, STAND_INS, Tables, defaults_of, is_weight_file
 
 if TYPE_CHECKING:
     from invsolve.run.problem import Problem
@@ -35,18 +36,21 @@ __all__ = [
     "load_prior",
     "prior_sha256",
     "registry",
+    "settled",
 ]
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a problem's units are computed with."""
+    """What a problem's units are computed with; in the tables nothing is left to be chosen."""
 
     posterior: Posterior
     likelihood: Gaussian
     sampler: Any  # any callable (posterior, n, seed, first) -> samples
     steps: int
     known: Tensor
+    tables: Tables
+    chosen: str
 
     @classmethod
     def of(cls, problem: "Problem") -> "Parts":
@@ -56,11 +60,13 @@ class Parts:
         operator = build_operator(tables, problem.shape, device, problem.alpha)
         y = torch.from_numpy(problem.y).to(prior.device, prior.dtype)
         likelihood = Gaussian(y, operator, problem.sigma_y)
+        tables, chosen = settled(tables, prior, likelihood)
         sde, guidance = (build(kind, tables) for kind in ("sde", "guidance"))
         gamma = parse_gamma(str(tables["run"]["gamma"]))
         posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)
         known = measured_entries(operator, problem.shape, y)
-        return cls(posterior, likelihood, build_sampler(tables), tables["run"]["steps"], known)
+        sampler, steps = build_sampler(tables), tables["run"]["steps"]
+        return cls(posterior, likelihood, sampler, steps, known, tables, chosen)
 
     @torch.no_grad()
     def chi2(self, x: Tensor) -> Tensor:
@@ -155,7 +161,6 @@ def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posteri
     """Build the sampler; predictor, corrector and steps go in where it takes them."""
     table = dict(tables["sampler"])
     name = str(table.pop("name"))
-    name = "pc" if name == "auto" else name
     takes = inspect.signature(registry().get("sampler", name)).parameters
     for kind in ("predictor", "corrector"):
         if kind in takes:
@@ -163,3 +168,35 @@ def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posteri
     if "steps" in takes:
         table["steps"] = tables["run"]["steps"]
     return registry().build("sampler", name, options=table)
+
+
+def settled(tables: Tables, prior: Prior, likelihood: Likelihood | None) -> tuple[Tables, str]:
+    """Put what "auto" takes in its place, and say what and why: empty where everything was named."""
+    names = {kind: str(tables.get(kind, {}).get("name", AUTO)) for kind in STAND_INS}
+    if AUTO not in names.values():
+        return tables, ""
+    given = [kind for kind in ("predictor", "corrector") if tables[kind]["name"] != NAMES[kind]]
+    found = choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
+    taken = {"sampler": found.sampler, "guidance": found.guidance or STAND_INS["guidance"]}
+    chosen = {
+        kind: _taken(kind, tables.get(kind, {}), found, taken[kind])
+        for kind, name in names.items()
+        if name == AUTO
+    }
+    return {**tables, **chosen}, str(found)
+
+
+def _taken(kind: str, table: dict[str, Any], found: Choice, name: str) -> dict[str, Any]:  # Any: see Tables
+    """Table of the part that "auto" takes; options belong to its stand-in and must not go lost."""
+    own = STAND_INS[kind]
+    if name == own:
+        return {**table, "name": name}
+    usual = defaults_of(kind, own, registry()) | {"name": AUTO}
+    usual["antithetic"] = table.get("antithetic")  # true by default in a run; other samplers have no pairs
+    changed = [key for key, value in table.items() if value != usual.get(key)]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)} of the {kind} belongs to {own}, but auto takes {found}. "
+            f"Leave it out, or name a --{kind}."
+        )
+    return {"name": name}

@@ -32,7 +32,7 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     prior, started = parts.load_prior(tables, device), time.perf_counter()
     shape = _shape(prior.shape, size)
     posterior = Posterior(prior, None, sde=parts.build("sde", tables), shape=shape)
-    sampler, samples = parts.build_sampler(tables), list[Tensor]()
+    sampler, samples = parts.build_sampler(parts.settled(tables, prior, None)[0]), list[Tensor]()
     for k in range(run["samples"]):
         samples.append(sampler(posterior, 1, run["seed"], k))
         screen.note(f"{k + 1} of {run['samples']}")
