@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 
 from invsolve.errors import Refused
 from invsolve.exact import GaussianPrior, MixturePrior
-from invsolve.forward import is_differentiable
 from invsolve.likelihood import Likelihood, LinearLikelihood, measured_entries
 from invsolve.prior import Prior
 
@@ -99,20 +98,13 @@ def _by_problem(prior: Prior, likelihood: Likelihood | None) -> Choice:
         return _ALONE
     if not isinstance(likelihood, LinearLikelihood):
         return _FOLLOWED
-    if not (likelihood.transposes or _differentiable(likelihood)):
-        return _BLACK_BOX
     if not likelihood.linear:
-        return _BENT
+        return _BENT if likelihood.forward.differentiable else _BLACK_BOX
     if isinstance(prior, GaussianPrior) and likelihood.noise_is_gaussian:
         return _EXACT
     if isinstance(prior, MixturePrior) and _is_small(prior, likelihood):
         return _WEIGHED
-    return _LINEAR if likelihood.transposes else _TRANSPOSED
-
-
-def _differentiable(likelihood: LinearLikelihood) -> bool:
-    shape = likelihood.shape
-    return shape is not None and is_differentiable(likelihood.operator.A, shape, likelihood.y)
+    return _LINEAR if likelihood.forward.transposes else _TRANSPOSED
 
 
 def _is_small(prior: MixturePrior, likelihood: LinearLikelihood) -> bool:

@@ -82,7 +82,10 @@ def _measured(likelihood: Likelihood, method: str) -> LinearLikelihood:
 def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
     measured = _measured(likelihood, method)
     if not measured.linear:
-        raise Refused(f"{method} needs a linear operator, but this one is not: take dps.")
+        way = "dps" if measured.forward.differentiable else "sampler enkg"
+        raise Refused(
+            f"{method} needs a linear operator with a transpose, but this one has none: take {way}."
+        )
     return measured
 
 
@@ -213,11 +216,10 @@ class DPS(Guidance):
     """Step down the misfit |y - A D| of each sample, with a step size in place of C.
 
     A may be nonlinear. Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000
-    steps uniform in t.
-    Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid and predictor can
-    take it; on a coarse grid it would overshoot, so it never goes beyond the least |y - A E[x_0 | x_t, y]|
-    along its own direction. zeta is a step size, not a likelihood: it has to be tuned for each operator and
-    noise.
+    steps uniform in t. Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid
+    and predictor can take it; on a coarse grid it would overshoot, so it never goes beyond the least |y - A
+    E[x_0 | x_t, y]| along its own direction. zeta is a step size, not a likelihood: it has to be tuned for
+    each operator and noise.
     """
 
     zeta: Annotated[float, "step size of each of the reference steps, in pixel units"] = 0.5

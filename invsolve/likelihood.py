@@ -12,19 +12,18 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from functools import cached_property
 from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.forward import Operator, is_linear, measured_entries, pull, push
+from invsolve.forward import BlackBox, Forward, Operator, measured_entries
 from invsolve.linalg import dot, expand, robust_cg
 from invsolve.prior import Denoised
 
 __all__ = [
+    "BlackBox",
     "Classifier",
     "Gaussian",
     "Likelihood",
@@ -62,13 +61,14 @@ class LinearLikelihood(Likelihood):
 
     noise_is_gaussian = False  # with a variance that does not depend on x
 
-    def __init__(self, y: Tensor, operator: Operator) -> None:
+    def __init__(self, y: Tensor, operator: Operator | BlackBox) -> None:
         """Check y against the operator's own output; a leading axis of 1 is dropped."""
         y = torch.as_tensor(y)
         y = y if y.is_floating_point() else y.to(torch.get_default_dtype())
         self.operator = operator
         self.calls: Counter[str] = Counter()
         self.shape: tuple[int, ...] | None = getattr(operator, "shape", None)
+        self.forward = Forward(operator, self.shape, y)
         if not torch.isfinite(y).all():
             raise InputError(
                 f"the measurement has {int((~torch.isfinite(y)).sum())} values that are NaN or infinite."
@@ -78,9 +78,7 @@ class LinearLikelihood(Likelihood):
     def _without_batch(self, y: Tensor) -> Tensor:
         if self.shape is None:
             return y
-        gives = tuple(
-            self._apply(self.operator.A, torch.zeros(1, *self.shape, dtype=y.dtype, device=y.device)).shape
-        )
+        gives = tuple(self.forward(torch.zeros(1, *self.shape, dtype=y.dtype, device=y.device)).shape)
         if tuple(y.shape) not in (gives, gives[1:]):
             name = getattr(self.operator, "name", type(self.operator).__name__)
             raise InputError(
@@ -89,47 +87,25 @@ class LinearLikelihood(Likelihood):
             )
         return y.reshape(gives[1:])
 
-    @cached_property
-    def _dtype(self) -> torch.dtype | None:
-        """What the operator computes in: many have float32 tables and reject float64."""
-        tables: Any = getattr(self.operator, "buffers", list)  # Any: not every operator is a module
-        return next((b.dtype for b in tables() if b.is_floating_point()), None)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-        result = fn(v if self._dtype is None else v.to(self._dtype))
-        return result.to(v.dtype)
-
     def A(self, x: Tensor) -> Tensor:
         """Measure x: (B, *event) -> (B, *m), in the dtype of x."""
         self.calls["A"] += len(x)
-        return self._apply(self.operator.A, x)
+        return self.forward(x)
 
     def At(self, v: Tensor, like: Tensor) -> Tensor:
         """Apply the transpose, or that of the derivative at like (B, *event), to v (B, *m): (B, *event)."""
         self.calls["At"] += len(v)
-        if self.transposes:
-            return self._apply(self.operator.A_adjoint, v).reshape(like.shape)
-        return pull(self._measure, like.to(v), v)
+        return self.forward.back(v, like)
 
     def along(self, v: Tensor, x: Tensor) -> Tensor:
         """Change of A by a small step v at x, both (B, *event), to first order: A v where A is linear."""
-        if self.linear:
-            return self.A(v)
         self.calls["A"] += len(x)
-        return push(self._measure, x, v)
+        return self.forward.along(v, x)
 
-    def _measure(self, x: Tensor) -> Tensor:
-        return self._apply(self.operator.A, x)
-
-    @cached_property
+    @property
     def linear(self) -> bool:
-        """Whether the operator is linear; one that does not tell the shape of images is taken at its word."""
-        return self.shape is None or is_linear(self._measure, self.shape, self.y)
-
-    @cached_property
-    def transposes(self) -> bool:
-        """Whether the operator brings its own transpose, and is linear."""
-        return hasattr(self.operator, "A_adjoint") and self.linear
+        """Whether the operator is linear and its transpose to be had, from itself or by autograd."""
+        return self.forward.linear
 
     def residual(self, x0: Tensor) -> Tensor:
         """What the measurement has beyond A x0: y - A x0, (B, *m)."""
@@ -139,7 +115,7 @@ class LinearLikelihood(Likelihood):
         """Matrix (m, d) of the operator on events of that shape, column by column."""
         d = math.prod(shape)
         eye = torch.eye(d, dtype=self.y.dtype, device=self.y.device).reshape(d, *shape)
-        return self._apply(self.operator.A, eye).reshape(d, -1).mT
+        return self.forward(eye).reshape(d, -1).mT
 
     @abstractmethod
     def noise_variance(self, predicted: Tensor) -> Tensor:
@@ -156,24 +132,18 @@ class LinearLikelihood(Likelihood):
         """In the singular basis A = U diag(s) V^T: scale the range of U, divide its complement by the
         variance."""
         op: Any = self.operator  # Any: an optional ability, found by hasattr
-        inside = self._apply(op.U_adjoint, residual)
+        inside = self.forward.cast(op.U_adjoint, residual)
         s2 = torch.as_tensor(op.mask).to(residual).abs() ** 2
         excess = 1 / (expand(r2, inside) * s2 + variance) - 1 / variance
-        return residual / variance + self._apply(op.U, excess * inside)
+        return residual / variance + self.forward.cast(op.U, excess * inside)
 
     def _solve_cg(self, r2: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
-            product = expand(r2, p) * self.A(self._event(p)) + variance * p
+            self.calls["At"] += len(p)
+            product = expand(r2, p) * self.A(self.forward.back(p)) + variance * p
             return product, product
 
         return robust_cg(apply, residual, steps=200, tolerance=1e-5)[0]
-
-    def _event(self, v: Tensor) -> Tensor:
-        """Apply the transpose to v; the result has the shape that the operator gives images."""
-        if self.shape is not None:
-            return self.At(v, v.new_zeros(len(v), *self.shape))
-        self.calls["At"] += len(v)
-        return self._apply(self.operator.A_adjoint, v)
 
     def condition(self, c: Tensor, r2: Tensor) -> Tensor:
         """Mean P(c, r^2) of N(c, r^2 I) conditioned on y: c (B, *event), r2 (B,)."""
@@ -200,7 +170,7 @@ class Gaussian(LinearLikelihood):
     def __init__(
         self,
         y: Tensor,
-        operator: Operator,
+        operator: Operator | BlackBox,
         sigma_y: Annotated[float | Tensor, "standard deviation of the noise, in units of the measurement"],
     ) -> None:
         """Refuse a noise level that is not a positive number."""
@@ -237,7 +207,7 @@ class Poisson(LinearLikelihood):
     def __init__(
         self,
         y: Tensor,
-        operator: Operator,
+        operator: Operator | BlackBox,
         gain: Annotated[float, "value of y that one count adds, > 0"] = 1.0,
     ) -> None:
         """Refuse negative counts and gains."""

@@ -29,7 +29,7 @@ from invsolve.samplers.correctors import Corrector
 from invsolve.samplers.predictors import Predictor
 from invsolve.sde import SDE
 
-__all__ = ["solve"]
+__all__ = ["Sampler", "build_part", "solve"]
 
 Sampler = Callable[[Posterior, int, int], Tensor]
 
@@ -61,7 +61,7 @@ def solve(
         sampler = chosen.sampler if sampler == AUTO else sampler
         guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
     posterior = Posterior(
-        prior, likelihood, sde=_part("sde", sde), guidance=_part("guidance", guidance), gamma=gamma
+        prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
     draw = _sampler(sampler, parts)
     before, started = Counter(getattr(likelihood, "calls", {})), time.perf_counter()
@@ -116,7 +116,7 @@ def _drawn(
     return draw(posterior, n, seed), None, None
 
 
-def _part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, or its name
+def build_part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, or its name
     """Build a part from its name; objects are themselves."""
     if not isinstance(part, str):
         return part
@@ -127,7 +127,7 @@ def _part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, 
 
 def _sampler(sampler: Sampler | str, given: dict[str, Any]) -> Any:  # noqa: ANN401  any callable sampler
     """Build the sampler with the parts that were given; Refused for those it does not take."""
-    parts = {kind: _part(kind, part) for kind, part in given.items() if part is not None}
+    parts = {kind: build_part(kind, part) for kind, part in given.items() if part is not None}
     if not isinstance(sampler, str):
         if parts:
             raise Refused(

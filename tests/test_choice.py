@@ -206,5 +206,5 @@ def test_a_nonlinear_operator_is_fitted_and_the_misfit_falls_to_the_noise():
 
 @pytest.mark.parametrize("guidance", [MomentMatching(), PiGDM(), Replace()], ids=lambda g: type(g).__name__)
 def test_what_needs_a_linear_operator_refuses_another(guidance):
-    with pytest.raises(Refused, match="needs a linear operator, but this one is not: take dps"):
+    with pytest.raises(Refused, match=r"needs a linear operator.* take dps"):
         solve(PRIOR, doubly(Forward(bent)), guidance=guidance, n=1, steps=2)

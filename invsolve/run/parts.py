@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from invsolve.choice import AUTO, Choice, choose
+from invsolve import choice
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
 from invsolve.hookspecs import GROUP
@@ -172,26 +172,28 @@ def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posteri
 
 def settled(tables: Tables, prior: Prior, likelihood: Likelihood | None) -> tuple[Tables, str]:
     """Put what "auto" takes in its place, and say what and why: empty where everything was named."""
-    names = {kind: str(tables.get(kind, {}).get("name", AUTO)) for kind in STAND_INS}
-    if AUTO not in names.values():
+    names = {kind: str(tables.get(kind, {}).get("name", choice.AUTO)) for kind in STAND_INS}
+    if choice.AUTO not in names.values():
         return tables, ""
     given = [kind for kind in ("predictor", "corrector") if tables[kind]["name"] != NAMES[kind]]
-    found = choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
+    found = choice.choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
     taken = {"sampler": found.sampler, "guidance": found.guidance or STAND_INS["guidance"]}
-    chosen = {
+    own = {
         kind: _taken(kind, tables.get(kind, {}), found, taken[kind])
         for kind, name in names.items()
-        if name == AUTO
+        if name == choice.AUTO
     }
-    return {**tables, **chosen}, str(found)
+    return {**tables, **own}, str(found)
 
 
-def _taken(kind: str, table: dict[str, Any], found: Choice, name: str) -> dict[str, Any]:  # Any: see Tables
+def _taken(
+    kind: str, table: dict[str, Any], found: choice.Choice, name: str
+) -> dict[str, Any]:  # Any: see Tables
     """Table of the part that "auto" takes; options belong to its stand-in and must not go lost."""
     own = STAND_INS[kind]
     if name == own:
         return {**table, "name": name}
-    usual = defaults_of(kind, own, registry()) | {"name": AUTO}
+    usual = defaults_of(kind, own, registry()) | {"name": choice.AUTO}
     usual["antithetic"] = table.get("antithetic")  # true by default in a run; other samplers have no pairs
     changed = [key for key, value in table.items() if value != usual.get(key)]
     if changed:

@@ -1,6 +1,6 @@
 """The settings of a run as tables of plain values: what run.toml holds and --config reads.
 
-    [run]        input, simulate, truth, sigma_y, gamma, steps, samples, seed, device
+    [run]        preset, input, simulate, truth, sigma_y, gamma, steps, samples, seed, device
     [operator]   name, and its options; and so [likelihood] [prior] [sde] [guidance] [sampler] [predictor]
                  [corrector]
 
@@ -56,6 +56,7 @@ STAND_INS = {"guidance": "moment-matching", "sampler": "pc"}  # whose options "a
 DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
 _TYPES: dict[str, tuple[type, ...]] = {
+    "preset": (str,),
     "input": (list,),
     "simulate": (bool,),
     "truth": (str,),
