@@ -135,10 +135,8 @@ def test_an_unknown_preset_is_refused_with_the_nearest(big):
 def test_an_operator_without_settings_is_refused(big):
     code, _, err = run("--preset", "dps-ffhq", "--operator", "colorize")
     assert code == 2
-    assert (
-        err
-        == "error: preset dps-ffhq has the paper's settings for inpaint, superres, deblur, none for colorize.\n"
-    )
+    assert "has the paper's settings for inpaint, superres, deblur, none for colorize." in err
+    assert len(err.splitlines()) == 1
 
 
 def test_a_preset_without_its_parts_is_shown_and_refused():
@@ -159,7 +157,7 @@ def test_list_shows_a_line_for_each_preset():
     assert "sigma_y 0.05 on [-1, 1], which is 0.025 on [0, 1]" in dps
     rows = json.loads(invsolve("list", "preset", "--json")[1])
     assert {row["kind"] for row in rows} == {"preset"}
-    assert "preset  dps-ffhq" in invsolve("list")[1].replace("preset     ", "preset  ")
+    assert ["preset", "dps-ffhq"] in [line.split()[:2] for line in invsolve("list")[1].splitlines()]
 
 
 def test_a_preset_without_an_operator_is_for_runs_without_one():
