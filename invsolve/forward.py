@@ -126,16 +126,21 @@ class Forward:
             event = self.cast(operator.A_adjoint, v)
             return event if like is None else event.reshape(like.shape)
         if not self.differentiable or self.shape is None:
-            name = getattr(self.operator, "name", type(self.operator).__name__)
-            raise Refused(
-                f"{name} is a black box, with neither an A_adjoint nor derivatives: take sampler enkg, which "
-                "only evaluates A."
-            )
+            raise self.refusal("the transpose")
         return pull(self, v.new_zeros(len(v), *self.shape) if like is None else like.to(v), v)
 
     def along(self, v: Tensor, x: Tensor) -> Tensor:
         """Change of A by a small step v at x, both (B, *event), to first order: A v where A is linear."""
         return self(v) if self.linear else push(self, x, v)
+
+    def refusal(self, wanted: str) -> Refused:
+        """Say why what was wanted cannot be had of this map, and what takes it."""
+        name = getattr(self.operator, "name", type(self.operator).__name__)
+        if self.differentiable:
+            return Refused(f"{name} is not linear, as {wanted} needs it: take guidance dps.")
+        return Refused(
+            f"{name} is a black box, without an A_adjoint: take sampler enkg, which only evaluates A."
+        )
 
     @property
     def linear(self) -> bool:

@@ -113,6 +113,8 @@ class LinearLikelihood(Likelihood):
 
     def matrix(self, shape: tuple[int, ...]) -> Tensor:
         """Matrix (m, d) of the operator on events of that shape, column by column."""
+        if not self.linear:
+            raise self.forward.refusal("its matrix")
         d = math.prod(shape)
         eye = torch.eye(d, dtype=self.y.dtype, device=self.y.device).reshape(d, *shape)
         return self.forward(eye).reshape(d, -1).mT
