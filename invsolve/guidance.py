@@ -80,13 +80,10 @@ def _measured(likelihood: Likelihood, method: str) -> LinearLikelihood:
 
 
 def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
-    measured = _measured(likelihood, method)
-    if not measured.linear:
-        way = "dps" if measured.forward.differentiable else "sampler enkg"
-        raise Refused(
-            f"{method} needs a linear operator with a transpose, but this one has none: take {way}."
-        )
-    return measured
+    linear = _measured(likelihood, method)
+    if not linear.linear:
+        raise linear.forward.refusal(method)
+    return linear
 
 
 @lru_cache(maxsize=4)

@@ -206,7 +206,7 @@ def test_a_nonlinear_operator_is_fitted_and_the_misfit_falls_to_the_noise():
 
 @pytest.mark.parametrize("guidance", [MomentMatching(), PiGDM(), Replace()], ids=lambda g: type(g).__name__)
 def test_what_needs_a_linear_operator_refuses_another(guidance):
-    with pytest.raises(Refused, match="Forward is not linear, as .* needs it: take guidance dps"):
+    with pytest.raises(Refused, match=r"Forward is not linear, as .* needs it: take guidance dps"):
         solve(PRIOR, doubly(Forward(bent)), guidance=guidance, n=1, steps=2)
     with pytest.raises(Refused, match="Forward is a black box, without an A_adjoint: take sampler enkg"):
         solve(PRIOR, doubly(Forward(through_numpy)), guidance=guidance, n=1, steps=2)
