@@ -1,6 +1,6 @@
-"""How far each built-in guidance and predictor is from the posterior, where the posterior is known.
+"""How far each built-in guidance, predictor and sampler is from the posterior, where the posterior is known.
 
-    python benchmarks/distances.py [--n 2000] [--steps 100] [--seeds 3] [--write]
+    python benchmarks/distances.py [--n 2000] [--steps 100] [--seeds 3] [--only KIND ...] [--write]
 
 Guidances: DPM-Solver++ walks on the problems of exact_problems.py, images of 8 x 8 pixels, under VE, VP and
 sub-VP; a seed draws truth, noise and samples. The figures are those of invsolve.diagnostics, means over seeds
@@ -11,8 +11,12 @@ data, DPS its default step size.
 
 Predictors: the sd ratio, 1 for a right posterior, after 25, 50 and 100 steps with Exact guidance.
 
+Samplers: each with its defaults and, where it takes one, moment matching, on the same problems with images of
+4 x 4 pixels, under VE, 400 samples a run: some cost as much as a hundred walks.
+
 --write puts the tables between <!-- distances --> and <!-- /distances --> in README.md, and a summary of each
-method into invsolve/distances.json, which `invsolve list` shows.
+method into invsolve/distances.json, which `invsolve list` shows. With --only guidances, predictors or
+samplers README.md stays, and of the summaries those of the others do.
 """
 
 import argparse
@@ -21,17 +25,16 @@ import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from functools import cache
 from pathlib import Path
 
 import torch
-from exact_problems import GAUSSIAN, Problem, gaussian_problem, mixture_problem
-from figures import interval, provenance, table
-from torch import Tensor
+from compared import PROBLEMS, Run, builtin, drawn, entry, floor_of, problem, with_interval
+from distances_of_samplers import sampler_runs, sampler_summaries, sampler_table
+from exact_problems import GAUSSIAN
+from figures import provenance, table
 
-from invsolve.diagnostics import Distance, distance, sliced_wasserstein
-from invsolve.errors import Divergence, InputError, InvsolveError, Refused
+from invsolve.diagnostics import distance
+from invsolve.errors import InputError, InvsolveError
 from invsolve.files import write_whole
 from invsolve.guidance import Exact, Guidance
 from invsolve.plugins import load
@@ -42,40 +45,10 @@ from invsolve.sde import SDE, VE, VP, SubVP
 
 ROOT = Path(__file__).parents[1]
 SDES: dict[str, SDE] = {"VE": VE(), "VP": VP(), "sub-VP": SubVP()}
-PROBLEMS = (*GAUSSIAN, "mixture")
 PREDICTOR_STEPS = (25, 50, 100)
 OTHER = {"classifier"}  # for likelihoods without an operator
-
-
-@dataclass(frozen=True)
-class Run:
-    """One set of samples against the posterior: its figures, its distance, its calls per sample."""
-
-    figures: Distance
-    distance: float
-    calls: float
-
-
-@cache
-def problem(name: str, seed: int) -> Problem:
-    """One of PROBLEMS; images have 8 x 8 pixels."""
-    return mixture_problem(seed) if name == "mixture" else gaussian_problem(name, 8, seed)
-
-
-def compared(name: str, seed: int, samples: Tensor, calls: float = 0.0) -> Run:
-    """Compare samples with the posterior of the named problem."""
-    exact = problem(name, seed).exact
-    figures = distance(samples, exact)
-    if name != "mixture":
-        return Run(figures, figures.w2, calls)
-    return Run(figures, sliced_wasserstein(samples, exact.sample(len(samples), 10_000 + seed)), calls)
-
-
-@cache
-def floor_of(name: str, n: int, seeds: int) -> float:
-    """Mean distance of exact sets of n samples, four for each seed."""
-    sets = ((seed, problem(name, seed).exact.sample(n, 1 + i)) for seed in range(seeds) for i in range(4))
-    return statistics.mean(compared(name, seed, samples).distance for seed, samples in sets)
+KINDS = ("guidances", "predictors", "samplers")
+FEWER = 400  # samples of a sampler's runs, at most
 
 
 # ---- guidances
@@ -90,24 +63,12 @@ def guidance_named(name: str, variance: float) -> Guidance:
     return guidance
 
 
-def builtin(kind: str) -> list[str]:
-    """Names of the parts that come with invsolve."""
-    return [part.name for part in load().parts if part.kind == kind and part.distribution == "invsolve"]
-
-
 def run(name: str, guidance: str, sde: SDE, n: int, steps: int, seed: int) -> Run | None:
     """Draw n samples and compare them; None where the guidance refuses the problem."""
     posed = problem(name, seed)
     method = guidance_named(guidance, posed.variance)
     posterior = Posterior(posed.prior, posed.likelihood, sde=sde, guidance=method)
-    try:
-        samples = PC(DPMpp(), steps=steps)(posterior, n, seed)
-    except Refused:
-        return None
-    except Divergence:  # infinitely far: the table says so
-        endless = Distance(*[float("inf")] * len(fields(Distance)))
-        return Run(endless, float("inf"), posterior.calls.total() / n)
-    return compared(name, seed, samples, posterior.calls.total() / n)
+    return drawn(name, posterior, PC(DPMpp(), steps=steps), n, seed)
 
 
 Runs = dict[tuple[str, str], dict[str, list[Run]]]  # (guidance, problem) -> SDE -> a run for each seed
@@ -142,16 +103,11 @@ def guidance_table(runs: Runs, n: int, seeds: int) -> str:
     ]
     rows = []
     for (guidance, name), by_sde in runs.items():
-        far = " / ".join(_with_interval([r.distance for r in each]) for each in by_sde.values())
+        far = " / ".join(with_interval([r.distance for r in each]) for each in by_sde.values())
         of = {key: _three(by_sde, key) for key in ("mean_error", "sd_ratio", "coverage90")}
         calls = statistics.mean(r.calls for each in by_sde.values() for r in each)
         rows.append([guidance, name, far, f"{floor_of(name, n, seeds):.3f}", *of.values(), f"{calls:.0f}"])
     return table([*head, "forward + vjp"], rows)
-
-
-def _with_interval(values: Sequence[float]) -> str:
-    mean, half = interval(values)
-    return f"{mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else "")
 
 
 def _three(by_sde: Mapping[str, Sequence[Run]], key: str) -> str:
@@ -206,9 +162,9 @@ def predictor_table(ratios: Ratios) -> str:
 # ---- what is written
 
 
-def summaries(runs: Runs, ratios: Ratios, n: int, seeds: int) -> dict[str, object]:
-    """Return what `invsolve list` shows of a method; W2 is the mean over the Gaussian problems and SDEs."""
-    guidances = {}
+def guidance_summaries(runs: Runs, n: int, seeds: int) -> dict[str, object]:
+    """Return what `invsolve list` shows of a guidance; W2 is the mean over the Gaussian problems and SDEs."""
+    guidances: dict[str, object] = {}
     for guidance in dict.fromkeys(name for name, _ in runs):
         gaussian = [name for name in GAUSSIAN if (guidance, name) in runs]
         w2 = statistics.mean(
@@ -216,15 +172,19 @@ def summaries(runs: Runs, ratios: Ratios, n: int, seeds: int) -> dict[str, objec
         )
         lowest = statistics.mean(floor_of(name, n, seeds) for name in gaussian)
         words = f"W2 {w2:.3f} to the exact posterior (exact samples {lowest:.3f})"
-        guidances[guidance] = {"w2": round(w2, 4), "floor": round(lowest, 4), "summary": words}
-    found = {
+        guidances[guidance] = entry("w2", w2, lowest) | {"summary": words}
+    return guidances
+
+
+def predictor_summaries(ratios: Ratios) -> dict[str, object]:
+    """Return what `invsolve list` shows of a predictor: its sd ratio under VE."""
+    return {
         name: {
             "sd_ratio": {str(s): round(r, 4) for s, r in zip(PREDICTOR_STEPS, by_sde["VE"], strict=True)},
             "summary": f"sd ratio {by_sde['VE'][1]:.3f} after {PREDICTOR_STEPS[1]} steps",
         }
         for name, by_sde in ratios.items()
     }
-    return {"guidances": guidances, "predictors": found}
 
 
 def between_markers(text: str, name: str, content: str) -> str:
@@ -241,11 +201,33 @@ def between_markers(text: str, name: str, content: str) -> str:
 
 
 def write(content: str, summary: Mapping[str, object], root: Path) -> None:
-    """Put the tables into README.md and the summary into the package."""
-    readme = root / "README.md"
-    whole = between_markers(readme.read_text(encoding="utf-8"), "distances", content)
-    write_whole(readme, whole.encode())
-    write_whole(root / "invsolve" / "distances.json", (json.dumps(summary, indent=1) + "\n").encode())
+    """Put the summaries into the package and, where every kind was measured, the tables into README.md."""
+    readme, known = root / "README.md", root / "invsolve" / "distances.json"
+    if set(summary) == set(KINDS):
+        whole = between_markers(readme.read_text(encoding="utf-8"), "distances", content)
+        write_whole(readme, whole.encode())
+    before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
+    write_whole(known, (json.dumps(before | summary, indent=1) + "\n").encode())
+
+
+def measure(options: argparse.Namespace) -> tuple[list[str], dict[str, object]]:
+    """Measure the kinds asked for: their tables, and their summaries."""
+    n, seeds, tables, summary = options.n, options.seeds, list[str](), dict[str, object]()
+    if "guidances" in options.only:
+        names = options.guidances or [name for name in builtin("guidance") if name not in OTHER]
+        runs = guidance_runs(names, n, options.steps, seeds)
+        tables.append(guidance_table(runs, n, seeds))
+        summary["guidances"] = guidance_summaries(runs, n, seeds)
+    if "predictors" in options.only:
+        ratios = predictor_ratios(n, seeds)
+        tables.append(predictor_table(ratios))
+        summary["predictors"] = predictor_summaries(ratios)
+    if "samplers" in options.only:
+        few = min(n, FEWER)
+        found = sampler_runs(options.samplers or builtin("sampler"), few, seeds)
+        tables.append(sampler_table(found, few, seeds))
+        summary["samplers"] = sampler_summaries(found, few, seeds)
+    return tables, summary
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -255,21 +237,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=100, help="steps of the guidances' runs")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--guidances", nargs="+", help="built-in ones; by default all that take an operator")
+    parser.add_argument("--samplers", nargs="+", help="built-in ones; by default all")
+    parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="kinds; by default all")
     parser.add_argument("--write", action="store_true", help="write README.md and invsolve/distances.json")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    names = options.guidances or [name for name in builtin("guidance") if name not in OTHER]
-    runs = guidance_runs(names, options.n, options.steps, options.seeds)
-    ratios = predictor_ratios(options.n, options.seeds)
-    parts = [
-        guidance_table(runs, options.n, options.seeds),
-        predictor_table(ratios),
-        f"By `{provenance(argv)}`.",
-    ]
-    content = "\n\n".join(parts)
+    tables, summary = measure(options)
+    content = "\n\n".join([*tables, f"By `{provenance(argv)}`."])
     print(content)
     if options.write:
-        write(content, summaries(runs, ratios, options.n, options.seeds), ROOT)
+        write(content, summary, ROOT)
 
 
 if __name__ == "__main__":

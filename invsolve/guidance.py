@@ -71,13 +71,20 @@ class Level:
     sigma: float
 
 
-def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
+def _measured(likelihood: Likelihood, method: str) -> LinearLikelihood:
     if not isinstance(likelihood, LinearLikelihood):
         raise Refused(
             f"{method} needs a likelihood with an operator, but {type(likelihood).__name__} has none: "
             "take ClassifierGuidance."
         )
     return likelihood
+
+
+def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
+    linear = _measured(likelihood, method)
+    if not linear.linear:
+        raise linear.forward.refusal(method)
+    return linear
 
 
 @lru_cache(maxsize=4)
@@ -224,11 +231,11 @@ class DPS(Guidance):
     """Step down the misfit |y - A D| of each sample, with a step size in place of C (Chung et al. 2023).
     Needs A^T: one vector-Jacobian product a call.
 
-    Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000 steps uniform in t.
-    Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid and predictor can
-    take it; on a coarse grid it would overshoot, so it never goes beyond the least |y - A E[x_0 | x_t, y]|
-    along its own direction. zeta is a step size, not a likelihood: it has to be tuned for each operator and
-    noise.
+    A may be nonlinear. Chung et al. 2023 (arXiv:2209.14687) subtract zeta grad |y - A D| after each of 1,000
+    steps uniform in t. Spread over the unit of time and divided by g(t)^2 that is a score, so every SDE, grid
+    and predictor can take it; on a coarse grid it would overshoot, so it never goes beyond the least |y - A
+    E[x_0 | x_t, y]| along its own direction. zeta is a step size, not a likelihood: it has to be tuned for
+    each operator and noise.
     """
 
     zeta: Annotated[float, "step size of each of the reference steps, in pixel units"] = 0.5
@@ -236,11 +243,11 @@ class DPS(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return -c grad |y - A D| with c = steps zeta / g^2, at most the minimiser's; one norm a row."""
-        linear = _linear(likelihood, "DPS")
-        r = linear.residual(at.mean)
+        measured = _measured(likelihood, "DPS")
+        r = measured.residual(at.mean)
         norm = dot(r, r).clamp_min(torch.finfo(r.dtype).tiny).sqrt()
-        down = at.vjp(linear.At(r, at.mean)) / expand(norm, at.x)  # -grad |y - A D|
-        moved = linear.A(expand(at.sigma**2 / at.alpha, down) * down)
+        down = at.vjp(measured.At(r, at.mean)) / expand(norm, at.x)  # -grad |y - A D|
+        moved = measured.along(expand(at.sigma**2 / at.alpha, down) * down, at.mean)
         furthest = dot(r, moved) / dot(moved, moved).clamp_min(torch.finfo(r.dtype).tiny)
         rate = self.reference_steps * self.zeta / at.sde.g(at.t) ** 2
         return expand(torch.minimum(rate.to(furthest), furthest.clamp_min(0)), at.x) * down

@@ -12,17 +12,15 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable
-from functools import cached_property
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError, Refused
+from invsolve.errors import InputError
+from invsolve.forward import BlackBox, Forward, Operator, measured_entries
 from invsolve.linalg import dot, expand, robust_cg
 from invsolve.prior import Denoised
-from invsolve.rng import Noise, seed_of
 
 __all__ = [
     "BlackBox",
@@ -34,23 +32,6 @@ __all__ = [
     "Poisson",
     "measured_entries",
 ]
-
-
-class Operator(Protocol):
-    """The forward map: a deepinv LinearPhysics, or anything with these methods over batches."""
-
-    def A(self, x: Tensor) -> Tensor:
-        """Measure images (B, *event) -> (B, *m)."""
-
-    def A_adjoint(self, y: Tensor) -> Tensor:
-        """Apply the transpose (B, *m) -> (B, *event)."""
-
-
-class BlackBox(Protocol):
-    """A forward map without a transpose: any function of x, linear or not, that can only be evaluated."""
-
-    def A(self, x: Tensor) -> Tensor:
-        """Measure images (B, *event) -> (B, *m)."""
 
 
 class Likelihood(ABC):
@@ -75,12 +56,6 @@ class Likelihood(ABC):
         return ""
 
 
-def measured_entries(operator: BlackBox, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    """Boolean mask (*m) of the entries of y that depend on x: those where A of a random image is not zero."""
-    probe = Noise(seed_of("measured entries"), "", 1, shape)().to(like)
-    return operator.A(probe)[0] != 0
-
-
 class LinearLikelihood(Likelihood):
     """A measurement through an operator with noise of variance noise_variance(A x), Gaussian or nearly so.
 
@@ -96,6 +71,7 @@ class LinearLikelihood(Likelihood):
         self.operator = operator
         self.calls: Counter[str] = Counter()
         self.shape: tuple[int, ...] | None = getattr(operator, "shape", None)
+        self.forward = Forward(operator, self.shape, y)
         if not torch.isfinite(y).all():
             raise InputError(
                 f"the measurement has {int((~torch.isfinite(y)).sum())} values that are NaN or infinite."
@@ -105,9 +81,7 @@ class LinearLikelihood(Likelihood):
     def _without_batch(self, y: Tensor) -> Tensor:
         if self.shape is None:
             return y
-        gives = tuple(
-            self._apply(self.operator.A, torch.zeros(1, *self.shape, dtype=y.dtype, device=y.device)).shape
-        )
+        gives = tuple(self.forward(torch.zeros(1, *self.shape, dtype=y.dtype, device=y.device)).shape)
         if tuple(y.shape) not in (gives, gives[1:]):
             name = getattr(self.operator, "name", type(self.operator).__name__)
             raise InputError(
@@ -116,40 +90,25 @@ class LinearLikelihood(Likelihood):
             )
         return y.reshape(gives[1:])
 
-    @cached_property
-    def _dtype(self) -> torch.dtype | None:
-        """What the operator computes in: many have float32 tables and reject float64."""
-        tables: Any = getattr(self.operator, "buffers", list)  # Any: not every operator is a module
-        return next((b.dtype for b in tables() if b.is_floating_point()), None)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
-        result = fn(v if self._dtype is None else v.to(self._dtype))
-        return result.to(v.dtype)
-
-    @property
-    def linear(self) -> bool:
-        """Whether the operator has a transpose, and so is linear."""
-        return hasattr(self.operator, "A_adjoint")
-
-    def _transpose(self) -> Callable[[Tensor], Tensor]:
-        if not self.linear:
-            name = getattr(self.operator, "name", type(self.operator).__name__)
-            raise Refused(
-                f"{name} is a black box, without an A_adjoint: take sampler enkg, which only evaluates A, "
-                "or daps, pnp-dm or red-diff if A is made of torch operations."
-            )
-        adjoint: Callable[[Tensor], Tensor] = self.operator.A_adjoint  # type: ignore[union-attr]  # linear
-        return adjoint
-
     def A(self, x: Tensor) -> Tensor:
         """Measure x: (B, *event) -> (B, *m), in the dtype of x."""
         self.calls["A"] += len(x)
-        return self._apply(self.operator.A, x)
+        return self.forward(x)
 
     def At(self, v: Tensor, like: Tensor) -> Tensor:
-        """Apply the transpose to v (B, *m); the result has the shape of like (B, *event)."""
+        """Apply the transpose, or that of the derivative at like (B, *event), to v (B, *m): (B, *event)."""
         self.calls["At"] += len(v)
-        return self._apply(self._transpose(), v).reshape(like.shape)
+        return self.forward.back(v, like)
+
+    def along(self, v: Tensor, x: Tensor) -> Tensor:
+        """Change of A by a small step v at x, both (B, *event), to first order: A v where A is linear."""
+        self.calls["A"] += len(x)
+        return self.forward.along(v, x)
+
+    @property
+    def linear(self) -> bool:
+        """Whether the operator is linear and its transpose to be had, from itself or by autograd."""
+        return self.forward.linear
 
     def residual(self, x0: Tensor) -> Tensor:
         """What the measurement has beyond A x0: y - A x0, (B, *m)."""
@@ -157,10 +116,11 @@ class LinearLikelihood(Likelihood):
 
     def matrix(self, shape: tuple[int, ...]) -> Tensor:
         """Matrix (m, d) of the operator on events of that shape, column by column."""
-        self._transpose()  # a black box has no matrix
+        if not self.linear:
+            raise self.forward.refusal("its matrix")
         d = math.prod(shape)
         eye = torch.eye(d, dtype=self.y.dtype, device=self.y.device).reshape(d, *shape)
-        return self._apply(self.operator.A, eye).reshape(d, -1).mT
+        return self.forward(eye).reshape(d, -1).mT
 
     @abstractmethod
     def noise_variance(self, predicted: Tensor) -> Tensor:
@@ -177,16 +137,15 @@ class LinearLikelihood(Likelihood):
         """In the singular basis A = U diag(s) V^T: scale the range of U, divide its complement by the
         variance."""
         op: Any = self.operator  # Any: an optional ability, found by hasattr
-        inside = self._apply(op.U_adjoint, residual)
+        inside = self.forward.cast(op.U_adjoint, residual)
         s2 = torch.as_tensor(op.mask).to(residual).abs() ** 2
         excess = 1 / (expand(r2, inside) * s2 + variance) - 1 / variance
-        return residual / variance + self._apply(op.U, excess * inside)
+        return residual / variance + self.forward.cast(op.U, excess * inside)
 
     def _solve_cg(self, r2: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:
-            event = self._apply(self._transpose(), p)
             self.calls["At"] += len(p)
-            product = expand(r2, p) * self.A(event) + variance * p
+            product = expand(r2, p) * self.A(self.forward.back(p)) + variance * p
             return product, p
 
         return robust_cg(apply, residual, steps=200, tolerance=1e-5)

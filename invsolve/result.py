@@ -5,8 +5,11 @@ all of it.
     /measurement (*m)      as the operator gives it           /truth (*event)       where it is known
     /mask (1 or C, H, W)   1 = known, for masking operators   /log_weights (n)      of weighted samplers
     /trace/* (n, states)   per sample, for instance chi2 along the walk
+    /ess (sets, states)    of particle sets: effective sample size along the walk, in particles
+    /log_evidence (sets)   of particle sets: independent estimates of log p(y), nats
 
-    attributes: invsolve_version, config (JSON), seed, prior_sha256, units, nfe (JSON, a sample), seconds
+    attributes: invsolve_version, config (JSON), seed, prior_sha256, units, nfe (JSON, a sample), seconds,
+    chosen
 
 Reading needs neither the prior nor its weights. With one sample there is no spread, and std is NaN.
 """
@@ -28,12 +31,16 @@ from invsolve.files import write_whole
 __all__ = ["Result"]
 
 _SCALES = {4: ("sample", "channel", "row", "column"), 3: ("channel", "row", "column")}
-_OPTIONAL = ("measurement", "truth", "mask", "log_weights")
+_OPTIONAL = ("measurement", "truth", "mask", "log_weights", "ess", "log_evidence")
 
 
 @dataclass(frozen=True)
 class Result:
-    """Samples (n, *event) and their origin; nfe counts calls per sample: forward, vjp, A, At."""
+    """Samples (n, *event) and their origin; nfe counts calls per sample: forward, vjp, A, At.
+
+    ess (sets, states) and log_evidence (sets,) are those of a particle sampler's sets, None for others.
+    chosen says what "auto" took and why, on one line; it is empty where everything was named.
+    """
 
     samples: Tensor
     nfe: Mapping[str, float] = field(default_factory=dict)
@@ -42,11 +49,14 @@ class Result:
     truth: Tensor | None = None
     mask: Tensor | None = None
     log_weights: Tensor | None = None
+    ess: Tensor | None = None
+    log_evidence: Tensor | None = None
     trace: Mapping[str, Tensor] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)  # Any: settings are numbers, names and tables
     seed: int = 0
     prior_sha256: str = ""
     units: int = 1
+    chosen: str = ""
 
     @cached_property
     def weights(self) -> Tensor:
@@ -102,6 +112,7 @@ class Result:
             "seed": self.seed,
             "prior_sha256": self.prior_sha256,
             "units": self.units,
+            "chosen": self.chosen,
         }
 
     @classmethod
@@ -148,4 +159,5 @@ def _read(file: Any) -> dict[str, Any]:  # noqa: ANN401  h5py has no types
         "seed": int(attrs["seed"]),
         "prior_sha256": str(attrs["prior_sha256"]),
         "units": int(attrs["units"]),
+        "chosen": str(attrs.get("chosen", "")),  # files of version 0.1.0 may lack it
     }

@@ -129,14 +129,21 @@ class VE(SDE):
 
 @dataclass(frozen=True)
 class _Beta(SDE):
-    """What VP and sub-VP share: f = -beta/2 with beta(t) linear, so log(alpha) is quadratic in t."""
+    """What VP and sub-VP share: f = -beta/2 with beta(t) linear, so log(alpha) is quadratic in t.
+
+    Published processes are of images in [-1, 1], twice as wide as ours in [0, 1]: there noise of unit 1 is
+    noise of unit 0.5 here.
+    """
 
     beta_min: Annotated[float, "beta at t = 0, per unit of time"] = 0.1
     beta_max: Annotated[float, "beta at t = 1, per unit of time"] = 20.0
+    unit: Annotated[float, "noise at t = 1, in pixel units; 0.5 is unit noise of images in [-1, 1]"] = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse a beta that does not rise."""
+        """Refuse a beta that does not rise, and a unit that is not positive."""
         _check_rising(self.beta_min, self.beta_max, "beta_min and beta_max")
+        if not 0 < self.unit < math.inf:
+            raise InputError(f"unit must be a number > 0, but it is {self.unit}.")
 
     def beta(self, t: Time) -> Tensor:
         """Rate beta_min + t (beta_max - beta_min)."""
@@ -166,15 +173,15 @@ class VP(_Beta):
 
     def sigma(self, t: Time) -> Tensor:
         """Noise sqrt(1 - alpha^2), by expm1 so that small t keeps its digits."""
-        return (-torch.expm1(2 * self.log_alpha(t))).sqrt()
+        return self.unit * (-torch.expm1(2 * self.log_alpha(t))).sqrt()
 
     def g(self, t: Time) -> Tensor:
         """Diffusion sqrt(beta(t))."""
-        return self.beta(t).sqrt()
+        return self.unit * self.beta(t).sqrt()
 
     def time(self, ratio: Time) -> Tensor:
         """Closed form from -log(alpha) = log(1 + ratio^2) / 2."""
-        return self._time_of(torch.log1p(_time(ratio) ** 2) / 2)
+        return self._time_of(torch.log1p((_time(ratio) / self.unit) ** 2) / 2)
 
 
 class SubVP(_Beta):
@@ -182,15 +189,15 @@ class SubVP(_Beta):
 
     def sigma(self, t: Time) -> Tensor:
         """Noise 1 - alpha^2, by expm1 so that small t keeps its digits."""
-        return -torch.expm1(2 * self.log_alpha(t))
+        return -self.unit * torch.expm1(2 * self.log_alpha(t))
 
     def g(self, t: Time) -> Tensor:
         """Diffusion sqrt(beta(t) (1 - alpha^4))."""
-        return (-self.beta(t) * torch.expm1(4 * self.log_alpha(t))).sqrt()
+        return self.unit * (-self.beta(t) * torch.expm1(4 * self.log_alpha(t))).sqrt()
 
     def time(self, ratio: Time) -> Tensor:
         """Closed form: sigma/alpha = 2 sinh(-log(alpha))."""
-        return self._time_of(torch.asinh(_time(ratio) / 2))
+        return self._time_of(torch.asinh(_time(ratio) / self.unit / 2))
 
 
 def karras(sde: SDE, high: float, low: float, steps: int, rho: float = 7.0) -> Tensor:

@@ -5,8 +5,11 @@ notebook.
     result.mean, result.std, result.samples
 
 Each part is an object, or the name under which it is registered, which stands for it with its defaults.
+Sampler and guidance are "auto" unless they are named: choice.py has the rules, and result.chosen what they
+came to.
 """
 
+import inspect
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -14,15 +17,15 @@ from typing import Any
 
 from torch import Tensor
 
+from invsolve.choice import AUTO, Choice, choose
 from invsolve.errors import Refused
 from invsolve.gamma import Gamma
-from invsolve.guidance import Guidance
+from invsolve.guidance import Guidance, MomentMatching
 from invsolve.likelihood import Likelihood
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
 from invsolve.result import Result
 from invsolve.samplers.correctors import Corrector
-from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import Predictor
 from invsolve.sde import SDE
 
@@ -36,8 +39,8 @@ def solve(
     likelihood: Likelihood | None,
     *,
     sde: SDE | str = "ve",
-    guidance: Guidance | str = "moment-matching",
-    sampler: Sampler | str = "auto",
+    guidance: Guidance | str = AUTO,
+    sampler: Sampler | str = AUTO,
     predictor: Predictor | str | None = None,
     corrector: Corrector | str | None = None,
     gamma: Gamma = 1.0,
@@ -47,30 +50,70 @@ def solve(
 ) -> Result:
     """Draw n samples of the posterior; without a likelihood, of the prior.
 
-    sampler "auto" is PC with DPM-Solver++ in its SDE form on a Karras grid. predictor, corrector and steps
-    are PC's, by default its own; a sampler given as an object has its own.
+    For a linear operator "auto" is PC, that is DPM-Solver++ in its SDE form on a Karras grid, with moment
+    matching. predictor, corrector and steps are the sampler's, by default its own; one given as an object has
+    them already.
     """
+    parts = {"predictor": predictor, "corrector": corrector, "steps": steps}
+    chosen: Choice | None = None
+    if AUTO in (sampler, guidance):
+        chosen = _chosen(prior, likelihood, sampler, guidance, parts)
+        sampler = chosen.sampler if sampler == AUTO else sampler
+        guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
     posterior = Posterior(
         prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
-    draw = _sampler(sampler, {"predictor": predictor, "corrector": corrector, "steps": steps})
+    draw = _sampler(sampler, parts)
     before, started = Counter(getattr(likelihood, "calls", {})), time.perf_counter()
-    samples = draw(posterior, n, seed)
+    samples, ess, log_evidence = _drawn(draw, posterior, n, seed)
     calls = posterior.calls + (Counter(getattr(likelihood, "calls", {})) - before)
     return Result(
         samples=samples,
+        ess=ess,
+        log_evidence=log_evidence,
         nfe={name: calls[name] / n for name in ("forward", "vjp", "A", "At")},
         seconds=time.perf_counter() - started,
         measurement=getattr(likelihood, "y", None),
         config={
             "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
+            "guidance": repr(posterior.guidance),
             "samples": n,
             "sampler": repr(draw),
             "sde": repr(posterior.sde),
         },
         seed=seed,
         prior_sha256=str(getattr(prior, "sha256", "")),
+        chosen=str(chosen or ""),
     )
+
+
+def _chosen(
+    prior: Prior,
+    likelihood: Likelihood | None,
+    sampler: Sampler | str,
+    guidance: Guidance | str,
+    parts: dict[str, Any],  # Any: parts of any kind, or their names
+) -> Choice:
+    """Fill in what is to be chosen; what is given as an object stands as its class."""
+    from invsolve.plugins import load
+
+    names = [part if isinstance(part, str) else type(part).__name__ for part in (sampler, guidance)]
+    given = [kind for kind in ("predictor", "corrector") if parts[kind] is not None]
+    offered = load().names("sampler")
+    return choose(prior, likelihood, offered, sampler=names[0], guidance=names[1], parts=given)
+
+
+def _drawn(
+    draw: Any,  # noqa: ANN401  any callable sampler
+    posterior: Posterior,
+    n: int,
+    seed: int,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Draw samples; of a sampler of particle sets, their effective sizes and evidences, too."""
+    if hasattr(draw, "weighed"):
+        samples, ess, log_evidence = draw.weighed(posterior, n, seed)
+        return samples, ess, log_evidence
+    return draw(posterior, n, seed), None, None
 
 
 def build_part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any kind, or its name
@@ -83,16 +126,18 @@ def build_part(kind: str, part: Any) -> Any:  # noqa: ANN401  an object of any k
 
 
 def _sampler(sampler: Sampler | str, given: dict[str, Any]) -> Any:  # noqa: ANN401  any callable sampler
-    """Build the sampler with the parts of PC that were given."""
+    """Build the sampler with the parts that were given; Refused for those it does not take."""
     parts = {kind: build_part(kind, part) for kind, part in given.items() if part is not None}
-    if sampler in ("auto", "pc"):
-        return PC(**parts)
-    if not parts:
-        return build_part("sampler", sampler)
-    if isinstance(sampler, str):
-        from invsolve.plugins import load
+    if not isinstance(sampler, str):
+        if parts:
+            raise Refused(
+                f"{', '.join(parts)} are parts of PC: give them to the sampler that is passed, {sampler!r}."
+            )
+        return sampler
+    from invsolve.plugins import load
 
-        return load().build("sampler", sampler, options=parts)
-    raise Refused(
-        f"{', '.join(parts)} are parts of PC: give them to the sampler that is passed, {sampler!r}."
-    )
+    registry = load()
+    foreign = set(parts) - set(inspect.signature(registry.get("sampler", sampler)).parameters)
+    if foreign:
+        raise Refused(f"sampler {sampler} takes no {' and no '.join(sorted(foreign))}.")
+    return registry.build("sampler", sampler, options=parts)

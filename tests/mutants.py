@@ -637,6 +637,62 @@ MUTANTS = [
         "W.T @ W + 1e-9 * one",
         "tests/test_annealed.py -k noise_on_the_measurement",
     ),
+    Mutant(
+        "auto takes guidance alone for a mixture",
+        "choice.py",
+        "        return _WEIGHED",
+        "        return _LINEAR",
+        "tests/test_choice.py -k each_row",
+    ),
+    Mutant(
+        "any map passes for linear",
+        "forward.py",
+        "_CLOSE * both.norm())",
+        "1e3 * both.norm())",
+        "tests/test_forward.py -k found_out",
+    ),
+    Mutant(
+        "a derivative along twice the step",
+        "forward.py",
+        "return torch.autograd.grad(pulled, w, v)[0]",
+        "return 2 * torch.autograd.grad(pulled, w, v)[0]",
+        "tests/test_forward.py -k both_ways",
+    ),
+    Mutant(
+        "DPS takes a bent operator for straight",
+        "forward.py",
+        "return self(v) if self.linear else push(self, x, v)",
+        "return self(v)",
+        "tests/test_choice.py -k misfit_falls",
+    ),
+    Mutant(
+        "a preset wins over what is given",
+        "run/presets.py",
+        "return settings.merge(found.for_operator(None if operator is None else str(operator)), given)",
+        "return settings.merge(given, found.for_operator(None if operator is None else str(operator)))",
+        "tests/test_presets.py -k flags_win",
+    ),
+    Mutant(
+        "the unit of VP's noise is lost in g",
+        "sde.py",
+        "return self.unit * self.beta(t).sqrt()",
+        "return self.beta(t).sqrt()",
+        "tests/test_sde.py -k derivatives",
+    ),
+    Mutant(
+        "the evidence of sets is summed",
+        "run/outputs.py",
+        "float(each.logsumexp(0) - math.log(len(each)))",
+        "float(each.logsumexp(0))",
+        "tests/test_run_choice.py -k particle_sets",
+    ),
+    Mutant(
+        "a set's evidence is that of its first step",
+        "samplers/smc.py",
+        "([ess], [last.log_evidence])",
+        "([ess], [0.0])",
+        "tests/test_choice.py -k sizes_and_the_evidence",
+    ),
 ]
 
 

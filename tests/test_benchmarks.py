@@ -23,7 +23,9 @@ from invsolve.samplers.predictors import Ancestral, DPMpp, Heun
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
+import compared
 import distances
+import distances_of_samplers
 import exact_problems
 import figures
 import overhead
@@ -34,8 +36,8 @@ import tasks
 @pytest.fixture(autouse=True)
 def _few_problems_are_kept():
     yield
-    distances.problem.cache_clear()
-    distances.floor_of.cache_clear()
+    compared.problem.cache_clear()
+    compared.floor_of.cache_clear()
 
 
 def test_an_interval_is_students():
@@ -317,21 +319,33 @@ def test_replace_has_no_row_where_it_is_refused(monkeypatch):
 
 
 def test_exact_samples_are_at_the_floor():
-    for name in distances.PROBLEMS:
-        samples = distances.problem(name, 0).exact.sample(1000, 99)
+    for name in compared.PROBLEMS:
+        samples = compared.problem(name, 0).exact.sample(1000, 99)
         # the floor is a mean of four sets; one set of 2 or 64 dimensions scatters around it by under a half
-        assert distances.compared(name, 0, samples).distance < 1.5 * distances.floor_of(name, 1000, 1)
+        assert compared.compared(name, 0, samples).distance < 1.5 * compared.floor_of(name, 1000, 1)
 
 
 def test_samples_of_the_prior_are_far_from_the_posterior():
-    for name in distances.PROBLEMS:
-        samples = distances.problem(name, 0).prior.sample(1000, 99)
-        assert distances.compared(name, 0, samples).distance > 3 * distances.floor_of(name, 1000, 1)
+    for name in compared.PROBLEMS:
+        samples = compared.problem(name, 0).prior.sample(1000, 99)
+        assert compared.compared(name, 0, samples).distance > 3 * compared.floor_of(name, 1000, 1)
 
 
 def test_a_refused_guidance_has_no_row():
     runs = distances.guidance_runs(["replace"], n=4, steps=2, seeds=1)
     assert {problem for _, problem in runs} == {"inpaint", "mixture"}
+
+
+def test_a_sampler_has_its_figures_beside_their_floor():
+    runs = distances_of_samplers.sampler_runs(["pc"], n=100, seeds=1)
+    assert {problem for _, problem in runs} == set(compared.PROBLEMS)
+    table = distances_of_samplers.sampler_table(runs, 100, 1).splitlines()
+    assert len(table) == 2 + len(runs)
+    found = distances_of_samplers.sampler_summaries(runs, 100, 1)["pc"]
+    # moment matching is exact on the Gaussian problems, 40 steps leave 1 %: at the floor within its scatter
+    assert found["w2"] < 1.3 * found["floor"]
+    assert found["summary"].startswith(f"W2 {found['w2']:.3f} to the exact posterior (exact samples ")
+    assert "SW1" in found["summary"]
 
 
 def test_markers_hold_the_new_content_and_nothing_of_the_old():
@@ -349,7 +363,8 @@ def test_tables_and_summaries_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distances, "PREDICTOR_STEPS", (2, 3))
     (tmp_path / "invsolve").mkdir()
     (tmp_path / "README.md").write_text("<!-- distances -->\n<!-- /distances -->\n")
-    distances.main(["--n", "50", "--steps", "4", "--seeds", "1", "--guidances", "exact", "dps", "--write"])
+    few = ["--n", "50", "--steps", "4", "--seeds", "1", "--samplers", "pc"]
+    distances.main([*few, "--guidances", "exact", "dps", "--write"])
     readme, summary = (
         (tmp_path / "README.md").read_text(),
         json.loads((tmp_path / "invsolve/distances.json").read_text()),
@@ -358,3 +373,10 @@ def test_tables_and_summaries_are_written(tmp_path, monkeypatch, capsys):
     assert set(summary["guidances"]) == {"exact", "dps"}
     assert set(summary["predictors"]["heun"]["sd_ratio"]) == {"2", "3"}
     assert summary["guidances"]["dps"]["summary"].startswith("W2 ")
+    assert set(summary["samplers"]) == {"pc"}
+    assert "| pc | mixture |" in readme
+    distances.main(["--n", "40", "--seeds", "1", "--only", "samplers", "--samplers", "pc", "--write"])
+    assert (tmp_path / "README.md").read_text() == readme
+    again = json.loads((tmp_path / "invsolve/distances.json").read_text())
+    assert again["guidances"] == summary["guidances"]
+    assert again["samplers"] != summary["samplers"]

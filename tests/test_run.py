@@ -63,7 +63,16 @@ def test_metrics_json_has_the_keys_of_the_contract():
     found = metrics("a")
     assert set(found["psnr"]) == {"measurement", "mean", "sample"}
     assert set(found["nfe"]) == {"forward", "vjp", "A", "At"}
-    scalars = {"chi2", "coverage90", "dispersion", "crps", "seconds", "samples", "coverage90_hidden"}
+    scalars = {
+        "chi2",
+        "coverage90",
+        "dispersion",
+        "crps",
+        "seconds",
+        "samples",
+        "coverage90_hidden",
+        "chosen",
+    }
     assert scalars | {"psnr", "ssim", "nfe"} == set(found)
 
 

@@ -54,7 +54,7 @@ def test_samples_are_drawn_and_every_file_is_written():
     # the prior is N(0.5, 0.04), the likelihood N(0.9, 0.04) taken at E[x_0 | x_t]: somewhere in between
     assert 0.6 < samples.mean() < 0.9
     metrics = json.loads(Path("a/metrics.json").read_text())
-    assert {"log_likelihood", "nfe", "seconds", "samples"} == set(metrics)
+    assert {"log_likelihood", "nfe", "seconds", "samples", "chosen"} == set(metrics)
     assert json.loads(out)["samples"] == 6
     assert load_image("a/sheet.png").pixels.shape[1:] == (16, 24)
     assert len(list(Path("a/samples").iterdir())) == 6

@@ -23,7 +23,7 @@ class Plugin(SDE):
         return torch.sin(torch.as_tensor(t, dtype=torch.float64) * 1.5)
 
 
-ALL = [*SDES, Plugin()]
+ALL = [*SDES, VP(unit=0.5), SubVP(unit=0.5), Plugin()]
 
 
 @pytest.mark.parametrize("sde", ALL, ids=str)
@@ -100,3 +100,18 @@ def test_bad_grids_are_refused(name, steps):
 def test_parameters_that_do_not_rise_are_refused(make):
     with pytest.raises(InputError, match="must satisfy"):
         make()
+
+
+@pytest.mark.parametrize("kind", [VP, SubVP])
+def test_unit_one_half_is_the_published_process_of_images_in_minus_1_to_1(kind):
+    """u_t = alpha u_0 + sigma z with u = 2 x - 1 is x_t = alpha x_0 + sigma z / 2, up to its mean."""
+    ours, published = kind(unit=0.5), kind()
+    torch.testing.assert_close(ours.alpha(T), published.alpha(T))
+    torch.testing.assert_close(2 * ours.sigma(T), published.sigma(T))
+    torch.testing.assert_close(2 * ours.g(T), published.g(T))
+
+
+@pytest.mark.parametrize("unit", [0.0, -1.0, math.inf, math.nan])
+def test_a_unit_that_is_no_noise_is_refused(unit):
+    with pytest.raises(InputError, match="unit must be a number > 0"):
+        VP(unit=unit)

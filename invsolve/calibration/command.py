@@ -60,6 +60,8 @@ def _experiment(study: Study) -> Experiment:
     shape = event_shape(parts.load_prior(tables, device).shape, study.size)
     prior = parts.build_prior(tables, shape, device)
     operator = parts.build_operator(tables, shape, device)
+    nothing = Gaussian(operator.A(prior.centre.expand(1, *shape)), operator, own["sigma_y"])
+    tables, _ = parts.settled(tables, prior, nothing)
     sampler, gamma = parts.build_sampler(tables), parse_gamma(str(own["gamma"]))
     sde, guidance = (parts.build(kind, tables) for kind in ("sde", "guidance"))
     check_sampler(sampler)

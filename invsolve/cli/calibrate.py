@@ -14,6 +14,7 @@ from invsolve.plugins import Registry, load
 from invsolve.run import settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
+from invsolve.run.tile import AUTO
 
 __all__ = ["calibrate_command"]
 
@@ -59,7 +60,14 @@ def calibrate_command(
     given: Tables = {kind: {"name": ctx.params[kind]} for kind in _KINDS if ctx.params[kind]}
     if help:
         return show_help(ctx, settings.options_of_parts(given, registry, _KINDS), _OWN, inputs="")
-    run = {"samples": samples, "sigma_y": sigma_y, "gamma": gamma, "seed": seed, "device": device}
+    run = {
+        "samples": samples,
+        "sigma_y": sigma_y,
+        "gamma": gamma,
+        "seed": seed,
+        "device": device,
+        "tile": AUTO,
+    }
     tables = _tables(with_options(ctx, given, registry, _OWN), run, steps, registry)
     from invsolve.calibration import command
 
@@ -76,7 +84,7 @@ def _tables(given: Tables, run: dict[str, object], steps: int | None, registry: 
         raise InputError(
             f"calibrate takes no INPUT, but got {name!r}. For photos as truths: --truths FOLDER."
         )
-    own = run | ({} if steps is None else {"steps": steps})
+    own = run | {"tile": AUTO} | ({} if steps is None else {"steps": steps})
     tables = {"run": own} | settings.resolve_parts(given, registry, _KINDS)
     settings.take_steps(own, tables["sampler"])
     settings.check_counts(own)

@@ -8,20 +8,36 @@ from typing import Annotated
 
 import typer
 
-from invsolve.plugins import Row, kind_of, load
+from invsolve.errors import UnknownName
+from invsolve.hookspecs import KINDS
+from invsolve.plugins import Row, load
+from invsolve.run import presets
 
 __all__ = ["list_command"]
+
+_PRESET = "preset"
 
 
 def list_command(
     kind: Annotated[
-        str | None, typer.Argument(help="Kind of part: operator, prior, sde, sampler, ...; all if left out.")
+        str | None,
+        typer.Argument(help="Kind of part: operator, prior, sde, sampler, ..., or presets; all if left out."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the parts that invsolve and the installed plugins offer."""
-    rows = load().rows(None if kind is None else kind_of(kind))
+    """List the parts that invsolve and the installed plugins offer, and the presets."""
+    registry, asked = load(), None if kind is None else _kind(kind)
+    rows = [] if asked == _PRESET else registry.rows(asked)
+    rows += presets.rows(registry) if asked in (None, _PRESET) else []
     typer.echo(json.dumps([_plain(row) for row in rows], indent=2) if as_json else _table(rows))
+
+
+def _kind(word: str) -> str:
+    """Kind of part, or preset, for a word; UnknownName names them all."""
+    kind = word.lower().removesuffix("s")
+    if kind not in (*KINDS, _PRESET):
+        raise UnknownName("kind of part", word, (*KINDS, _PRESET))
+    return kind
 
 
 def _plain(row: Row) -> dict[str, object]:

@@ -14,7 +14,7 @@ from invsolve.cli.flags import Parts, help_for, parse_part_options
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
 from invsolve.plugins import Registry, load
-from invsolve.run import drive, free, settings
+from invsolve.run import drive, free, presets, settings
 from invsolve.run.screen import screen
 from invsolve.run.settings import Tables
 from invsolve.run.tile import parse_tile
@@ -23,7 +23,19 @@ from invsolve.run.words import as_json, as_text
 __all__ = ["TILE", "directory", "option", "run_command", "show_help", "with_options"]
 
 _NUMBERS = ("gamma", "steps", "samples", "seed", "device")
-_SWITCHES = ("tile", "simulate", "truth", "sigma-y", "out", "config", "overwrite", "json", "quiet", "help")
+_SWITCHES = (
+    "preset",
+    "tile",
+    "simulate",
+    "truth",
+    "sigma-y",
+    "out",
+    "config",
+    "overwrite",
+    "json",
+    "quiet",
+    "help",
+)
 _OWN = (*_NUMBERS, *_SWITCHES, *settings.PARTS)
 _OPERATOR = "what happened to the image: a name of `invsolve list operators`, or ./file.py:NAME"
 _PRIOR = "what images look like: a name, or a weight file [default: photo]"
@@ -32,12 +44,13 @@ _GAMMA = (
     "posterior of their own [default: 1; 4 for a classifier]"
 )
 _SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
-_GUIDANCE = "approximation of grad log p(y | x_t) [default: moment-matching]"
+_GUIDANCE = "approximation of grad log p(y | x_t) [default: auto, by the problem]"
 TILE = (
     "evaluate the prior in tiles of that many pixels, 0 for none; auto: 512 for images above 1024 x 1024 "
     "pixels [default: auto]"
 )
 _OUT = "directory of the results [default: ./<stem>-<operator>]"
+_PRESET = "settings of a paper, see `invsolve list presets`; flags and --config win over it"
 _SIMULATE = "INPUT is a clean photo: degrade it first, and measure against it"
 
 
@@ -62,7 +75,7 @@ def run_command(
     ] = None,
     sde: Annotated[str | None, option("forward noising: ve, vp or subvp [default: ve]")] = None,
     guidance: Annotated[str | None, option(_GUIDANCE)] = None,
-    sampler: Annotated[str | None, option("sampler [default: auto, which is pc]")] = None,
+    sampler: Annotated[str | None, option("sampler [default: auto, by the problem]")] = None,
     predictor: Annotated[str | None, option("step of pc back in time [default: dpmpp]")] = None,
     corrector: Annotated[str | None, option("move of pc at fixed time [default: none]")] = None,
     gamma: Annotated[str | None, option(_GAMMA)] = None,
@@ -75,6 +88,7 @@ def run_command(
     out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
     simulate: Annotated[bool, option(_SIMULATE, "--simulate")] = False,
     truth: Annotated[Path | None, option("clean photo to compare with, for a measured INPUT")] = None,
+    preset: Annotated[str | None, option(_PRESET)] = None,
     config: Annotated[
         Path | None, option("TOML file of settings, such as run.toml; flags win over it")
     ] = None,
@@ -91,13 +105,17 @@ def run_command(
     """
     registry = load()
     tables = settings.merge(settings.read_config(config) if config else {}, _flags(ctx.params))
+    tables = presets.under(tables, registry)
     kind = free if free.is_free(tables, registry) else drive
     tables = free.implied(tables) if kind is free else tables
     if help:
         return show_help(ctx, settings.options_of_parts(tables, registry, settings.PARTS), _OWN)
     tables = kind.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
+    shown = screen(quiet=quiet)
+    if "preset" in tables["run"]:
+        shown.note(presets.preset(tables["run"]["preset"]).note())
     with _resumable():
-        outcome = kind.run(tables, out, screen(quiet=quiet), overwrite=overwrite)
+        outcome = kind.run(tables, out, shown, overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
 
@@ -124,6 +142,8 @@ def _flags(values: dict[str, Any]) -> Tables:  # Any: what typer read
         run["gamma"] = parse_gamma(run["gamma"])  # a number in run.toml, too
     if values["tile"] is not None:
         run["tile"] = parse_tile(values["tile"])
+    if values["preset"] is not None:
+        run["preset"] = values["preset"]
     if values["simulate"]:
         run["simulate"] = True
     if values["truth"] is not None:

@@ -44,15 +44,15 @@ class Spectral:
 
     def measurement(self, y: Tensor) -> Tensor:
         """Coordinates U^T y of measurements (B, *m)."""
-        return self.linear._apply(self._operator.U_adjoint, y)
+        return self.linear.forward.cast(self._operator.U_adjoint, y)
 
     def event(self, x: Tensor) -> Tensor:
         """Coordinates V^T x of events (B, *event)."""
-        return self.linear._apply(self._operator.V_adjoint, x)
+        return self.linear.forward.cast(self._operator.V_adjoint, x)
 
     def back(self, z: Tensor, like: Tensor) -> Tensor:
         """Event V z of coordinates z, in the shape of like."""
-        return self.linear._apply(self._operator.V, z).reshape(like.shape)
+        return self.linear.forward.cast(self._operator.V, z).reshape(like.shape)
 
     def sigma_y(self, method: str) -> float:
         """Return the noise of y as one number; Refused where it has no single one."""

@@ -101,6 +101,12 @@ def unknown_shape(factory: Callable[..., object], measured: Shape, options: Mapp
 
 
 def picture(operator: Operator, y: "Tensor") -> "Tensor":
-    """Show measurements as images, (B, *m) -> (B, C, H, W): the operator's own picture, or A_dagger(y)."""
+    """Show measurements as images, (B, *m) -> (B, C, H, W): the operator's own picture, or A_dagger(y).
+
+    One that has neither shows y as it is, where that is an image; InputError where it is none.
+    """
     show: Callable[[Tensor], Tensor] | None = getattr(operator, "picture", None)
-    return operator.A_dagger(y) if show is None else show(y)
+    show = show or getattr(operator, "A_dagger", None)
+    if show is None and y.ndim != 4:
+        raise InputError("the operator has neither picture(y) nor A_dagger(y), and y is no image: add one.")
+    return y if show is None else show(y)

@@ -56,38 +56,45 @@ def _shard(unit: Unit, problem: Problem, made: parts.Parts) -> Generator[Tick, N
     try:
         walked = [(yield from _walk(unit, unit.first, unit.n, problem, made))]
     except (MemoryError, RuntimeError) as error:
-        if not _memory(error) or unit.n == 1:
+        if not _memory(error) or unit.n == 1 or hasattr(made.sampler, "weighed"):  # a set is never split
             raise
         walked = []
     for first in range(unit.first, unit.first + unit.n) if not walked else ():
         walked.append((yield from _walk(unit, first, 1, problem, made)))
-    samples, chi2 = (torch.cat(pieces).detach().cpu().float().numpy() for pieces in zip(*walked, strict=True))
+    samples = torch.cat([x for x, _ in walked]).cpu().float().numpy()
+    trace = {name: torch.cat([t[name] for _, t in walked]).cpu().float().numpy() for name in walked[0][1]}
     calls = dict(made.posterior.calls + made.likelihood.calls)
     seconds = time.perf_counter() - clock
-    return Shard(unit.first, samples, calls, started, seconds, problem.device, {"chi2": chi2})
+    return Shard(unit.first, samples, calls, started, seconds, problem.device, trace)
 
 
 def _walk(
     unit: Unit, first: int, n: int, problem: Problem, made: parts.Parts
-) -> Generator[Tick, None, tuple[Tensor, Tensor]]:
-    """Samples first .. first + n - 1 of the unit, and chi2 of each state on the way, (n, states)."""
-    trace: list[Tensor] = []
-    x = torch.empty(0)
-    for i, steps, x in _states(made, first, n, problem.seed):  # the last x is the samples
-        trace.append(made.chi2(x))
+) -> Generator[Tick, None, tuple[Tensor, dict[str, Tensor]]]:
+    """Samples first .. first + n - 1 of the unit, and what is traced: chi2 of each state on the way, (n,
+    states), and what a sampler of particle sets says of its sets."""
+    chi2: list[Tensor] = []
+    x, trace = torch.empty(0), dict[str, Tensor]()
+    for i, steps, x, of_sets in _states(made, first, n, problem.seed):  # the last x is the samples
+        chi2.append(made.chi2(x))
+        trace |= of_sets
         share = (first - unit.first + n * i / steps) / unit.n
-        yield Tick(unit, share, float(trace[-1].mean()))
-    return x, torch.stack(trace, 1)
+        yield Tick(unit, share, float(chi2[-1].mean()))
+    return x.detach(), {"chi2": torch.stack(chi2, 1), **trace}
 
 
-def _states(made: parts.Parts, first: int, n: int, seed: int) -> Iterator[tuple[int, int, Tensor]]:
-    """States of the walk (i, of, x); a sampler without a walk has one, its samples."""
-    walk = getattr(made.sampler, "walk", None)
-    if walk is None:
-        yield 1, 1, made.sampler(made.posterior, n, seed, first)
-        return
-    for step in walk(made.posterior, n, seed, first):
-        yield step.i, made.steps + 1, step.x
+def _states(
+    made: parts.Parts, first: int, n: int, seed: int
+) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
+    """States of the walk (i, of, x, nothing); a sampler without a walk has one, its samples."""
+    if hasattr(made.sampler, "weighed"):
+        samples, ess, log_evidence = made.sampler.weighed(made.posterior, n, seed, first)
+        yield 1, 1, samples, {"ess": ess, "log_evidence": log_evidence}
+    elif hasattr(made.sampler, "walk"):
+        for step in made.sampler.walk(made.posterior, n, seed, first):
+            yield step.i, made.steps + 1, step.x, {}
+    else:
+        yield 1, 1, made.sampler(made.posterior, n, seed, first), {}
 
 
 def _memory(error: Exception) -> bool:

@@ -7,6 +7,7 @@ independent classifier says more. log_likelihood is the mean of log p(y | x_0), 
 
 import json
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invsolve.arrays import Floats
 from invsolve.errors import InputError
 from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
@@ -24,10 +26,11 @@ from invsolve.posterior import Posterior
 from invsolve.result import Result
 from invsolve.run import parts
 from invsolve.run.events import Done, Tick
+from invsolve.run.outputs import joined, record_of
 from invsolve.run.prepare import choose_device
 from invsolve.run.record import files_of, hashes
 from invsolve.run.screen import Screen
-from invsolve.run.settings import Tables, flat
+from invsolve.run.settings import Tables, flat, to_toml
 from invsolve.run.shards import Shard, read_shard, write_shard
 from invsolve.run.unconditional import sheet
 from invsolve.run.units import Unit, chunk_size, plan
@@ -38,15 +41,16 @@ __all__ = ["draw"]
 def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: JSON
     """Compute the units that are missing, write every file and return the report."""
     run, device = tables["run"], choose_device(str(tables["run"]["device"]))
-    posterior = _posterior(tables, device)
-    sampler, folder = parts.build_sampler(tables), out / "units"
+    posterior, own, chosen = _posterior(tables, device)
+    sampler, folder = parts.build_sampler(own), out / "units"
     writable(folder)
     sweep(folder)
-    chunk = chunk_size(tables, max(1, int(np.prod(posterior.shape[1:]))), device)
+    write_whole(out / "run.toml", to_toml(tables, chosen).encode())
+    chunk = chunk_size(own, max(1, int(np.prod(posterior.shape[1:]))), device)
     units = plan(folder, _identity(tables, device), int(run["samples"]), chunk)
     with screen.sampling(run["samples"]):
         shards = [_shard(unit, posterior, sampler, int(run["seed"]), device, screen) for unit in units]
-    result = _merged(shards, tables, device)
+    result = replace(_merged(shards, tables, device), chosen=chosen)
     result.save(out / "posterior.h5")
     _pictures(out, result)
     metrics = _metrics(result, posterior)
@@ -60,7 +64,8 @@ def _notes(tables: Tables) -> list[str]:
     return [] if gamma == 1 else [f"gamma {gamma}: sharper or broader than p(x_0 | y), which is gamma 1"]
 
 
-def _posterior(tables: Tables, device: str) -> Posterior:
+def _posterior(tables: Tables, device: str) -> tuple[Posterior, Tables, str]:
+    """Build the posterior; with it the tables in which nothing is left to be chosen, and what was."""
     prior, likelihood = parts.load_prior(tables, device), parts.build("likelihood", tables)
     if isinstance(likelihood, Classifier):
         likelihood.net.to(device)
@@ -69,10 +74,11 @@ def _posterior(tables: Tables, device: str) -> Posterior:
             f"prior {tables['prior']['name']} makes images of any size, and no measurement says which: "
             "choose a prior of one size, such as --prior digits."
         )
+    own, chosen = parts.settled(tables, prior, likelihood)
     prior = parts.tiled(prior, tables, [side for side in prior.shape if side])
-    sde, guidance = (parts.build(kind, tables) for kind in ("sde", "guidance"))
+    sde, guidance = (parts.build(kind, own) for kind in ("sde", "guidance"))
     gamma = parse_gamma(str(tables["run"]["gamma"]))
-    return Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)
+    return Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma), own, chosen
 
 
 def _identity(tables: Tables, device: str) -> dict[str, Any]:  # Any: JSON
@@ -104,12 +110,26 @@ def _shard(
     screen.show(Tick(unit, 0.0, None))
     posterior.calls.clear()
     clock, started = time.perf_counter(), time.time()
-    samples = sampler(posterior, unit.n, seed, unit.first).detach().cpu().float().numpy()
+    samples, trace = _drawn(sampler, posterior, unit, seed)
     seconds = time.perf_counter() - clock
-    shard = Shard(unit.first, samples, dict(posterior.calls), started, seconds, device)
+    shard = Shard(unit.first, samples, dict(posterior.calls), started, seconds, device, trace)
     write_shard(unit.shard, shard)
     screen.show(Done(unit))
     return shard
+
+
+def _drawn(
+    sampler: Any,  # noqa: ANN401  any callable (posterior, n, seed, first)
+    posterior: Posterior,
+    unit: Unit,
+    seed: int,
+) -> tuple[Floats, dict[str, Floats]]:
+    """Draw a unit's samples, and what a sampler of particle sets says of its sets."""
+    if hasattr(sampler, "weighed"):
+        samples, *of_sets = sampler.weighed(posterior, unit.n, seed, unit.first)
+        arrays = [values.cpu().float().numpy() for values in of_sets]
+        return samples.cpu().float().numpy(), dict(zip(("ess", "log_evidence"), arrays, strict=True))
+    return sampler(posterior, unit.n, seed, unit.first).detach().cpu().float().numpy(), {}
 
 
 def _merged(shards: list[Shard], tables: Tables, device: str) -> Result:
@@ -122,6 +142,8 @@ def _merged(shards: list[Shard], tables: Tables, device: str) -> Result:
         seed=int(tables["run"]["seed"]),
         prior_sha256=parts.prior_sha256(tables, device),
         units=len(shards),
+        ess=joined(shards, "ess"),
+        log_evidence=joined(shards, "log_evidence"),
     )
 
 
@@ -139,9 +161,8 @@ def _pictures(out: Path, result: Result) -> None:
 
 
 def _metrics(result: Result, posterior: Posterior) -> dict[str, Any]:  # Any: JSON
-    cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
     assert posterior.likelihood is not None, "a run has a likelihood"
-    return _verdict(posterior.likelihood, result.samples.to(posterior.prior.device)) | cost
+    return _verdict(posterior.likelihood, result.samples.to(posterior.prior.device)) | record_of(result)
 
 
 @torch.no_grad()

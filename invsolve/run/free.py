@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invsolve.errors import InputError
-from invsolve.files import write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.lock import locked
 from invsolve.registry import Registry
@@ -89,7 +88,6 @@ def run(tables: Tables, out: Path | None, screen: "Screen", *, overwrite: bool =
 def _compute(tables: Tables, out: Path, screen: "Screen") -> dict[str, object]:
     from invsolve.run.conditional import draw
 
-    write_whole(out / "run.toml", settings.to_toml(tables).encode())
     return draw(tables, out, screen)
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from invsolve.run.prepare import Case
 from invsolve.run.problem import Problem
 from invsolve.run.shards import Shard, read_shard
 
-__all__ = ["merge", "write"]
+__all__ = ["joined", "merge", "record_of", "write"]
 
 _CALLS = ("forward", "vjp", "A", "At")
 
@@ -42,7 +43,15 @@ def merge(problem: Problem, shards: Sequence[Shard]) -> Result:
         seed=problem.seed,
         prior_sha256=str(problem.identity.get("prior sha256", "")),
         units=len(ordered),
+        ess=joined(ordered, "ess"),
+        log_evidence=joined(ordered, "log_evidence"),
     )
+
+
+def joined(shards: Sequence[Shard], name: str) -> torch.Tensor | None:
+    """What shards say of their particle sets, in order; None where they had none."""
+    found = [torch.from_numpy(shard.trace[name]) for shard in shards if name in shard.trace]
+    return torch.cat(found) if found else None
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
@@ -64,10 +73,11 @@ def write(case: Case) -> dict[str, Any]:  # Any: JSON
         raise OutputError(
             f"shards in {case.folder} were damaged during the run. The same command again redoes them."
         )
-    directory, problem, result = case.input.directory, case.problem, merge(case.problem, shards)
+    directory, problem = case.input.directory, case.problem
+    result = replace(merge(problem, shards), chosen=case.chosen)
     result.save(directory / "posterior.h5")
     _pictures(directory, problem, result)
-    metrics = _metrics(problem, result)
+    metrics = _metrics(case, result)
     write_whole(directory / "metrics.json", json.dumps(metrics, indent=1).encode())
     notes = [*case.notes, *_doubts(metrics)]
     return {"input": str(case.input.path), "out": str(directory), "metrics": metrics, "notes": notes}
@@ -91,7 +101,8 @@ def _pictures(directory: Path, problem: Problem, result: Result) -> None:
         save_png(directory / "samples" / f"{k:03d}.png", sample)
 
 
-def _metrics(problem: Problem, result: Result) -> dict[str, Any]:  # Any: JSON
+def _metrics(case: Case, result: Result) -> dict[str, Any]:  # Any: JSON
+    problem = case.problem
     operator = parts.build_operator(problem.tables, problem.shape, "cpu", problem.alpha)
     measured = summary(
         result.samples,
@@ -101,11 +112,25 @@ def _metrics(problem: Problem, result: Result) -> dict[str, Any]:  # Any: JSON
         picture=problem.picture,
         truth=problem.truth,
         mask=problem.mask,
-        antithetic=bool(problem.tables["sampler"].get("antithetic")),
+        antithetic=case.antithetic,
     )
-    cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
-    metrics: dict[str, Any] = _finite(measured) | cost
+    metrics: dict[str, Any] = _finite(measured) | record_of(result)
     return metrics
+
+
+def record_of(result: Result) -> dict[str, Any]:  # Any: JSON
+    """What the result says of its own making: cost, particle sets, and what was chosen."""
+    cost = {"nfe": dict(result.nfe), "seconds": round(result.seconds, 3), "samples": len(result.samples)}
+    return particles(result) | cost | ({"chosen": result.chosen} if result.chosen else {})
+
+
+def particles(result: Result) -> dict[str, Any]:  # Any: JSON
+    """Least and last effective sample size, a mean over sets, and the log of their mean evidence."""
+    if result.ess is None or result.log_evidence is None:
+        return {}
+    ess, each = result.ess.double(), result.log_evidence.double()
+    sizes = {"least": float(ess.amin(1).mean()), "last": float(ess[:, -1].mean())}
+    return {"ess": sizes, "log_evidence": float(each.logsumexp(0) - math.log(len(each)))}
 
 
 def _finite(value: Any) -> Any:  # noqa: ANN401  JSON, which has no infinity: the PSNR of equal images is null

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from invsolve import choice
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
 from invsolve.hookspecs import GROUP
-from invsolve.likelihood import Gaussian, measured_entries
+from invsolve.likelihood import Gaussian, Likelihood, measured_entries
 from invsolve.options import check_table
 from invsolve.plugins import Registry, load
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
 from invsolve.priors.tiled import overhead, why_whole
-from invsolve.run.settings import Tables, is_weight_file
+from invsolve.run.settings import NAMES, STAND_INS, Tables, defaults_of, is_weight_file
 from invsolve.run.tile import AUTO, chosen
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = [
     "load_prior",
     "prior_sha256",
     "registry",
+    "settled",
     "tile_notes",
     "tiled",
 ]
@@ -45,13 +47,15 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Parts:
-    """What a problem's units are computed with."""
+    """What a problem's units are computed with; in the tables nothing is left to be chosen."""
 
     posterior: Posterior
     likelihood: Gaussian
     sampler: Any  # any callable (posterior, n, seed, first) -> samples
     steps: int
     known: Tensor
+    tables: Tables
+    chosen: str
 
     @classmethod
     def of(cls, problem: "Problem") -> "Parts":
@@ -61,11 +65,13 @@ class Parts:
         operator = build_operator(tables, problem.shape, device, problem.alpha)
         y = torch.from_numpy(problem.y).to(prior.device, prior.dtype)
         likelihood = Gaussian(y, operator, problem.sigma_y)
+        tables, chosen = settled(tables, prior, likelihood)
         sde, guidance = (build(kind, tables) for kind in ("sde", "guidance"))
         gamma = parse_gamma(str(tables["run"]["gamma"]))
         posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma)
         known = measured_entries(operator, problem.shape, y)
-        return cls(posterior, likelihood, build_sampler(tables), tables["run"]["steps"], known)
+        sampler, steps = build_sampler(tables), tables["run"]["steps"]
+        return cls(posterior, likelihood, sampler, steps, known, tables, chosen)
 
     @torch.no_grad()
     def chi2(self, x: Tensor) -> Tensor:
@@ -82,7 +88,7 @@ class Parts:
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
         if start < top:
             notes.append(
-                f"the grid starts at noise level {start:.4g}, the prior's own limit, not at the SDE's {top:.4g}"
+                f"the grid starts at noise level {start:.4g}, the prior's limit, not at the SDE's {top:.4g}"
             )
         return notes
 
@@ -183,7 +189,6 @@ def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posteri
     """Build the sampler; predictor, corrector and steps go in where it takes them."""
     table = dict(tables["sampler"])
     name = str(table.pop("name"))
-    name = "pc" if name == "auto" else name
     takes = inspect.signature(registry().get("sampler", name)).parameters
     for kind in ("predictor", "corrector"):
         if kind in takes:
@@ -191,3 +196,37 @@ def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posteri
     if "steps" in takes:
         table["steps"] = tables["run"]["steps"]
     return registry().build("sampler", name, options=table)
+
+
+def settled(tables: Tables, prior: Prior, likelihood: Likelihood | None) -> tuple[Tables, str]:
+    """Put what "auto" takes in its place, and say what and why: empty where everything was named."""
+    names = {kind: str(tables.get(kind, {}).get("name", choice.AUTO)) for kind in STAND_INS}
+    if choice.AUTO not in names.values():
+        return tables, ""
+    given = [kind for kind in ("predictor", "corrector") if tables[kind]["name"] != NAMES[kind]]
+    found = choice.choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
+    taken = {"sampler": found.sampler, "guidance": found.guidance or STAND_INS["guidance"]}
+    own = {
+        kind: _taken(kind, tables.get(kind, {}), found, taken[kind])
+        for kind, name in names.items()
+        if name == choice.AUTO
+    }
+    return {**tables, **own}, str(found)
+
+
+def _taken(
+    kind: str, table: dict[str, Any], found: choice.Choice, name: str
+) -> dict[str, Any]:  # Any: see Tables
+    """Table of the part that "auto" takes; options belong to its stand-in and must not go lost."""
+    own = STAND_INS[kind]
+    if name == own:
+        return {**table, "name": name}
+    usual = defaults_of(kind, own, registry()) | {"name": choice.AUTO}
+    usual["antithetic"] = table.get("antithetic")  # true by default in a run; other samplers have no pairs
+    changed = [key for key, value in table.items() if value != usual.get(key)]
+    if changed:
+        raise InputError(
+            f"{', '.join(changed)} of the {kind} belongs to {own}, but auto takes {found}. "
+            f"Leave it out, or name a --{kind}."
+        )
+    return {"name": name}

@@ -25,11 +25,13 @@ __all__ = ["Case", "choose_device", "prepare"]
 
 @dataclass
 class Case:
-    """An image of the run: its problem and units, and what became of them."""
+    """An image of the run: its problem and units, the sampler and why, and what became of the units."""
 
     input: Input
     problem: Problem
     units: list[Unit]
+    chosen: str = ""
+    antithetic: bool = False
     done: list[Unit] = field(default_factory=list)
     failed: list[Failed] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -56,15 +58,18 @@ def prepare(tables: Tables, given: Input, image: LoadedImage, device: str) -> Ca
     identity = _identity(own, image, device)
     found = _found(folder, identity, given)
     problem = found or measure.make(measure.Source(own, given.path, image, identity, device))
-    notes = [*problem.notes, *parts.Parts.of(problem).notes()]  # refuses parts that do not go together
+    made = parts.Parts.of(problem)
+    notes = [*problem.notes, *made.notes()]  # refuses parts that do not go together
     writable(folder)
     sweep(folder)
     sweep(given.directory)
     if found is None:
-        write_whole(given.directory / "run.toml", to_toml(own).encode())
+        write_whole(given.directory / "run.toml", to_toml(own, made.chosen).encode())
         problem.save(folder / PROBLEM)
-    chunk = chunk_size(own, problem.shape[1] * problem.shape[2], device)
-    case = Case(given, problem, plan(folder, problem.identity, problem.samples, chunk), notes=notes)
+    chunk = chunk_size(made.tables, problem.shape[1] * problem.shape[2], device)
+    units = plan(folder, problem.identity, problem.samples, chunk)
+    pairs = bool(getattr(made.sampler, "antithetic", False))
+    case = Case(given, problem, units, made.chosen, pairs, notes=notes)
     _look(case)
     return case
 

@@ -1,6 +1,6 @@
 """The settings of a run as tables of plain values: what run.toml holds and --config reads.
 
-    [run]        input, simulate, truth, sigma_y, gamma, steps, samples, seed, tile, device
+    [run]        preset, input, simulate, truth, sigma_y, gamma, steps, samples, seed, tile, device
     [operator]   name, and its options; and so [likelihood] [prior] [sde] [guidance] [sampler] [predictor]
                  [corrector]
 
@@ -27,9 +27,11 @@ from invsolve.source import Expression
 __all__ = [
     "NAMES",
     "PARTS",
+    "STAND_INS",
     "Tables",
     "as_tables",
     "check_counts",
+    "defaults_of",
     "flat",
     "merge",
     "options_of_parts",
@@ -46,14 +48,16 @@ NAMES = {
     "likelihood": "gaussian",
     "prior": "photo",
     "sde": "ve",
-    "guidance": "moment-matching",
+    "guidance": "auto",
     "sampler": "auto",
     "predictor": "dpmpp",
     "corrector": "none",
 }
+STAND_INS = {"guidance": "moment-matching", "sampler": "pc"}  # whose options "auto" has
 DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "tile": AUTO, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
 _TYPES: dict[str, tuple[type, ...]] = {
+    "preset": (str,),
     "input": (list,),
     "simulate": (bool,),
     "truth": (str,),
@@ -177,10 +181,15 @@ def _options(kind: str, name: str, table: Mapping[str, object], registry: Regist
     return {key: plain(value) for key, value in known.items()}
 
 
+def defaults_of(kind: str, name: str, registry: Registry) -> dict[str, object]:
+    """Options of a part, with the values that they have when none is given."""
+    return _options(kind, name, {}, registry)
+
+
 def options_of(kind: str, name: str, registry: Registry) -> tuple[Option, ...]:
     """Options of a chosen part; those of a prior given as a file say what the file cannot tell."""
-    if kind == "sampler" and name == "auto":
-        name = "pc"
+    if name == "auto":
+        name = STAND_INS.get(kind, name)
     if kind == "prior" and is_weight_file(name, registry):
         return describe("invsolve.priors.checkpoints.hints:Hints").options
     return registry.options(kind, name)
@@ -236,11 +245,11 @@ def _check_numbers(run: Mapping[str, Any]) -> None:  # Any: see Tables
         raise InputError(f"--sigma-y must be a number > 0 or auto, but it is {sigma_y!r}.")
 
 
-def to_toml(tables: Tables) -> str:
-    """Text of run.toml."""
+def to_toml(tables: Tables, chosen: str = "") -> str:
+    """Text of run.toml; what "auto" took is a comment, for it follows from the rest."""
     import tomli_w
 
-    return tomli_w.dumps(tables)
+    return (f"# auto took {chosen}\n" if chosen else "") + tomli_w.dumps(tables)
 
 
 def flat(tables: Tables) -> dict[str, object]:

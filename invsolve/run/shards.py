@@ -1,6 +1,7 @@
 """Shards: the samples of one unit in one HDF5 file, written whole, checked whenever they are read.
 
     /samples (n, *event) float32     /trace/chi2 (n, states)
+    of whole particle sets also      /trace/ess (sets, states)    /trace/log_evidence (sets)
     attributes: first, sha256, calls (JSON), started, seconds, device
 
 A shard is done when it is there and the stored SHA-256 of its samples is that of its samples. Any other file

@@ -35,7 +35,7 @@ def draw(tables: Tables, size: tuple[int, int] | None, screen: Screen) -> Result
     posterior = Posterior(prior, None, sde=parts.build("sde", tables), shape=shape)
     for note in parts.tile_notes(posterior):
         screen.note(note)
-    sampler, samples = parts.build_sampler(tables), list[Tensor]()
+    sampler, samples = parts.build_sampler(parts.settled(tables, prior, None)[0]), list[Tensor]()
     for k in range(run["samples"]):
         samples.append(sampler(posterior, 1, run["seed"], k))
         screen.note(f"{k + 1} of {run['samples']}")

@@ -37,7 +37,9 @@ class Unit:
 
 
 def chunk_size(tables: Tables, pixels: int, device: str) -> int:
-    """Samples of a unit, so that it takes at most about 30 s; one sample is never split."""
+    """Samples of a unit, so that it takes at most about 30 s; one sample or particle set is never split."""
+    if "draws" in tables["sampler"]:
+        return int(tables["sampler"]["draws"])
     kind, steps = device.split(":")[0], int(tables["run"]["steps"])
     batch = int(tables["sampler"].get("batch") or _MOST[kind])
     return max(1, min(batch, _MOST[kind], _SPEED[kind] * _PIXEL_STEPS // (pixels * steps)))

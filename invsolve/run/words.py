@@ -12,7 +12,7 @@ __all__ = ["as_json", "as_text"]
 Report = Mapping[str, Any]  # Any: JSON
 _PICTURES = ("measurement.png", "mean.png", "std.png", "sheet.png", "samples")
 _FILES = ("posterior.h5", "metrics.json", "run.toml", *_PICTURES)
-_TRUST = ("chi2", "coverage90", "dispersion", "recognised", "log_likelihood")
+_TRUST = ("chi2", "coverage90", "dispersion", "recognised", "log_likelihood", "log_evidence")
 
 
 def as_text(outcome: Outcome) -> str:
@@ -31,7 +31,11 @@ def _image(report: Report) -> str:
     if "psnr" in m:
         names = {"measurement": "measurement", "sample": "one sample", "mean": "posterior mean"}
         lines.append("  PSNR       " + "   ".join(f"{names[k]} {_decibel(v)}" for k, v in m["psnr"].items()))
-    lines.append("  posterior  " + "   ".join(f"{k.replace('_', ' ')} {m[k]:.3g}" for k in _TRUST if k in m))
+    trust = [f"{k.replace('_', ' ')} {m[k]:.3g}" for k in _TRUST if k in m]
+    trust += [f"effective particles {m['ess']['least']:.0f} at least"] if "ess" in m else []
+    lines.append("  posterior  " + "   ".join(trust))
+    if "chosen" in m:
+        lines.append(f"  auto       {m['chosen']}")
     calls = f"{m['nfe']['forward']:.0f} forward + {m['nfe']['vjp']:.0f} vjp network calls a sample"
     lines.append(f"  cost       {calls}   {m['samples']} samples   {m['seconds']:.1f} s")
     lines += [f"  note       {note}" for note in report["notes"]]

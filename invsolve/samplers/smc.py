@@ -20,7 +20,7 @@ share an ancestor can be moved apart by MALA (samplers/mala.py), which also take
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,7 +33,7 @@ from invsolve.samplers.mala import mala
 from invsolve.samplers.predictors import DPMpp, Memory, Predictor
 from invsolve.sde import GRIDS, SDE, grid_times
 
-__all__ = ["Cloud", "TwistedSMC"]
+__all__ = ["Cloud", "TwistedSMC", "Weighed"]
 
 _ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat in n
 _MALA_STEP = 0.3  # of the posterior's variance: accepted nine times in ten in a few dimensions
@@ -57,6 +57,15 @@ class Cloud:
     ess: float
     prior: Memory
     mean: Memory
+
+
+class Weighed(NamedTuple):
+    """Samples (n, *event), and of each set that they come from the effective sample size after every step,
+    (sets, steps + 1), and the estimate of log p(y), (sets,), both float64."""
+
+    samples: Tensor
+    ess: Tensor
+    log_evidence: Tensor
 
 
 @dataclass(frozen=True)
@@ -91,12 +100,17 @@ class TwistedSMC:
 
     def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
         """Draw samples first .. first + n - 1, (n, *event), from as many whole sets as they belong to."""
+        return self.weighed(posterior, n, seed, first).samples
+
+    def weighed(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Weighed:
+        """Draw the samples, and say how evenly their sets were weighed and what evidence they found."""
         if n < 1:
             raise InputError(f"n must be at least 1, but it is {n}.")
         sets = range(first // self.draws, (first + n - 1) // self.draws + 1)
-        drawn = torch.cat([self._draw(posterior, seed, k) for k in sets])
+        drawn = [self._draw(posterior, seed, k) for k in sets]
+        samples, ess, log_evidence = (torch.cat(of_sets) for of_sets in zip(*drawn, strict=True))
         start = first - sets.start * self.draws
-        return drawn[start : start + n]
+        return Weighed(samples[start : start + n], ess, log_evidence)
 
     def times(self, posterior: Posterior) -> Tensor:
         """Times of the walk, steps + 1 of them, from a noise level well above the data's extent."""
@@ -116,18 +130,21 @@ class TwistedSMC:
                 raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield cloud
 
-    def _draw(self, posterior: Posterior, seed: int, k: int) -> Tensor:
+    def _draw(self, posterior: Posterior, seed: int, k: int) -> Weighed:
         """Draw the samples of set k: E[x_0 | x_t, y] of particles taken by weight, in random order."""
+        ess = []
         for cloud in self.clouds(posterior, seed, k):
+            ess.append(cloud.ess)
             last = cloud
         noise = replace(self._noise(posterior, seed, k), n=self.draws)
         chosen = systematic(last.log_weights, self.draws, _uniform(noise, "draws"))
         order = replace(noise, shape=(), dtype=torch.float64)("order").argsort()
         drawn = last.mean.mean[chosen[order]]
-        if not self.moves:
-            return drawn
-        t = self.times(posterior)[-1]
-        return mala(posterior, drawn, t, self.moves, _MALA_STEP, noise.child("mala"))
+        if self.moves:
+            t = self.times(posterior)[-1]
+            drawn = mala(posterior, drawn, t, self.moves, _MALA_STEP, noise.child("mala"))
+        told = (torch.tensor(values, dtype=torch.float64) for values in ([ess], [last.log_evidence]))
+        return Weighed(drawn, *told)
 
     def _noise(self, posterior: Posterior, seed: int, k: int) -> Noise:
         prior = posterior.prior

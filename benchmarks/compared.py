@@ -1,0 +1,81 @@
+"""Samples against a known posterior: the problems, the figures and their floor, shared by distances.py."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from functools import cache
+
+from exact_problems import GAUSSIAN, Problem, gaussian_problem, mixture_problem
+from figures import interval
+from torch import Tensor
+
+from invsolve.diagnostics import Distance, distance, sliced_wasserstein
+from invsolve.errors import Divergence, Refused
+from invsolve.plugins import load
+from invsolve.posterior import Posterior
+from invsolve.solve import Sampler
+
+PROBLEMS = (*GAUSSIAN, "mixture")
+SIDE = 8  # pixels of the images along an axis
+
+
+@dataclass(frozen=True)
+class Run:
+    """One set of samples against the posterior: its figures, its distance, its calls per sample."""
+
+    figures: Distance
+    distance: float
+    calls: float
+
+
+@cache
+def problem(name: str, seed: int, side: int = SIDE) -> Problem:
+    """One of PROBLEMS; images have side x side pixels."""
+    return mixture_problem(seed) if name == "mixture" else gaussian_problem(name, side, seed)
+
+
+def compared(name: str, seed: int, samples: Tensor, calls: float = 0.0, side: int = SIDE) -> Run:
+    """Compare samples with the posterior of the named problem."""
+    exact = problem(name, seed, side).exact
+    figures = distance(samples, exact)
+    if name != "mixture":
+        return Run(figures, figures.w2, calls)
+    return Run(figures, sliced_wasserstein(samples, exact.sample(len(samples), 10_000 + seed)), calls)
+
+
+@cache
+def floor_of(name: str, n: int, seeds: int, side: int = SIDE) -> float:
+    """Mean distance of exact sets of n samples, four for each seed."""
+    posed = [(seed, problem(name, seed, side).exact) for seed in range(seeds)]
+    sets = [(seed, exact.sample(n, 1 + i)) for seed, exact in posed for i in range(4)]
+    return statistics.mean(compared(name, seed, samples, side=side).distance for seed, samples in sets)
+
+
+def builtin(kind: str) -> list[str]:
+    """Names of the parts that come with invsolve."""
+    return [part.name for part in load().parts if part.kind == kind and part.distribution == "invsolve"]
+
+
+def drawn(
+    name: str, posterior: Posterior, sampler: Sampler, n: int, seed: int, side: int = SIDE
+) -> Run | None:
+    """Draw n samples with a sampler and compare them; None where the parts refuse the problem."""
+    try:
+        samples = sampler(posterior, n, seed)
+    except Refused:
+        return None
+    except Divergence:  # infinitely far: the table says so
+        endless = Distance(*[float("inf")] * len(fields(Distance)))
+        return Run(endless, float("inf"), posterior.calls.total() / n)
+    return compared(name, seed, samples, posterior.calls.total() / n, side)
+
+
+def with_interval(values: Sequence[float]) -> str:
+    """Mean and half the width of its 95 % interval."""
+    mean, half = interval(values)
+    return f"{mean:.3f}" + (f" ± {half:.3f}" if len(values) > 1 else "")
+
+
+def entry(key: str, value: float, floor: float, prefix: str = "") -> dict[str, object]:
+    """What distances.json has of a distance and its floor."""
+    return {key: round(value, 4), f"{prefix}floor": round(floor, 4)}
