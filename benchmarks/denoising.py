@@ -57,7 +57,8 @@ def nl_means(noisy: torch.Tensor, s: float) -> torch.Tensor:
     answer = denoise_nl_means(
         pixels, sigma=s, h=0.8 * s, patch_size=5, patch_distance=6, fast_mode=True, channel_axis=-1
     )
-    return torch.from_numpy(answer).permute(2, 0, 1)[None].float()
+    # scikit-image drops a single channel
+    return torch.from_numpy(answer.reshape(pixels.shape)).permute(2, 0, 1)[None].float()
 
 
 def interval(values: list[float]) -> tuple[float, float]:

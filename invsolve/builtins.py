@@ -37,7 +37,7 @@ def invsolve_sdes() -> Parts:
 @hookimpl
 def invsolve_priors() -> Parts:
     """Offer the learned priors whose weights are in the package."""
-    return {"photo": "invsolve.builtins:photo", "digits": "invsolve.builtins:digits"}
+    return {name: f"invsolve.builtins:{name}" for name in ("photo", "digits", "ellipses")}
 
 
 def photo() -> "Prior":
@@ -52,6 +52,13 @@ def digits() -> "Prior":
     from invsolve.priors.catalogue import load_prior
 
     return load_prior("digits")
+
+
+def ellipses() -> "Prior":
+    """Grey phantoms of any size, learned: ellipses, rims and smooth fields, as in slices of a body."""
+    from invsolve.priors.catalogue import load_prior
+
+    return load_prior("ellipses")
 
 
 @hookimpl

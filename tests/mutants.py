@@ -407,6 +407,20 @@ MUTANTS = [
         "tests/test_classifier_training.py -k ellipse",
     ),
     Mutant(
+        "learning: a slope without its noise",
+        "training/slopes.py",
+        "mean + expand(sigma**2, x) * slope",
+        "mean + expand(sigma, x) * slope",
+        "tests/test_slopes.py -k least",
+    ),
+    Mutant(
+        "learning: a prior asked in the network's units",
+        "training/slopes.py",
+        "sigma / 2) - 1",
+        "sigma) - 1",
+        "tests/test_slopes.py -k own_units",
+    ),
+    Mutant(
         "classifier: noise in the image's units",
         "classifiers/formats.py",
         "self.span * level",
