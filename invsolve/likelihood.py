@@ -12,6 +12,7 @@ import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import torch
@@ -90,6 +91,9 @@ class LinearLikelihood(Likelihood):
             )
         return y.reshape(gives[1:])
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], v: Tensor) -> Tensor:
+        return self.forward.cast(fn, v)
+
     def A(self, x: Tensor) -> Tensor:
         """Measure x: (B, *event) -> (B, *m), in the dtype of x."""
         self.calls["A"] += len(x)
@@ -137,10 +141,10 @@ class LinearLikelihood(Likelihood):
         """In the singular basis A = U diag(s) V^T: scale the range of U, divide its complement by the
         variance."""
         op: Any = self.operator  # Any: an optional ability, found by hasattr
-        inside = self.forward.cast(op.U_adjoint, residual)
+        inside = self._apply(op.U_adjoint, residual)
         s2 = torch.as_tensor(op.mask).to(residual).abs() ** 2
         excess = 1 / (expand(r2, inside) * s2 + variance) - 1 / variance
-        return residual / variance + self.forward.cast(op.U, excess * inside)
+        return residual / variance + self._apply(op.U, excess * inside)
 
     def _solve_cg(self, r2: Tensor, residual: Tensor, variance: Tensor) -> Tensor:
         def apply(p: Tensor) -> tuple[Tensor, Tensor]:

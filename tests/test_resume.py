@@ -200,6 +200,8 @@ def test_chunks_follow_from_pixels_and_steps_alone():
     assert sizes == [4, 4, 1, 1]
     assert chunk_size(settings(steps=500), 256**2, "cpu") == 1
     assert chunk_size(settings(batch=1), 16**2, "cpu") == 1
+    sets = {"run": {"steps": 500}, "sampler": {"draws": 100, "particles": 800}}
+    assert chunk_size(sets, 256**2, "cpu") == 100
 
 
 def test_units_cover_every_sample_once_and_their_names_tell_settings_apart():

@@ -7,6 +7,7 @@
     compute    one unit, in whatever process            executor   where the units run
     outputs    posterior.h5, pictures, metrics.json     record     that a run is finished, and of what
     drive      all of it, in order                      screen     what is said meanwhile
+    presets    the settings of papers, by name          words      what is said at the end
 
 A finished run is recognised from its files alone: what that takes imports neither torch nor deepinv.
 """

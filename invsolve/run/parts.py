@@ -229,4 +229,4 @@ def _taken(
             f"{', '.join(changed)} of the {kind} belongs to {own}, but auto takes {found}. "
             f"Leave it out, or name a --{kind}."
         )
-    return {"name": name}
+    return defaults_of(kind, name, registry()) | {"name": name}

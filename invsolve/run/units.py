@@ -37,9 +37,13 @@ class Unit:
 
 
 def chunk_size(tables: Tables, pixels: int, device: str) -> int:
-    """Samples of a unit, so that it takes at most about 30 s; one sample or particle set is never split."""
-    if "draws" in tables["sampler"]:
-        return int(tables["sampler"]["draws"])
+    """Samples of a unit, so that it takes at most about 30 s; one sample or particle set is never split.
+
+    The samples of a set are its draws or, where each particle is a sample, its particles.
+    """
+    whole = tables["sampler"].get("draws") or tables["sampler"].get("particles")
+    if whole:
+        return int(whole)
     kind, steps = device.split(":")[0], int(tables["run"]["steps"])
     batch = int(tables["sampler"].get("batch") or _MOST[kind])
     return max(1, min(batch, _MOST[kind], _SPEED[kind] * _PIXEL_STEPS // (pixels * steps)))
