@@ -10,7 +10,8 @@ decomposition,
 where U^T U = 1 on the range of A; then Gaussian problems need no inner solver.
 
 An operator without A_adjoint is a black box: A may be any function of x, and is only ever evaluated. Samplers
-that need no transpose take it (enkg; others if A is made of torch operations), the others refuse it.
+that need no transpose take it (enkg; others if A is made of torch operations), the others refuse it. Such an
+operator needs a `picture` (below).
 
 Two optional attributes serve a run that starts from a measured file; a plugin that has neither gets the
 default.
@@ -98,4 +99,8 @@ def unknown_shape(factory: Callable[..., object], measured: Shape, options: Mapp
 def picture(operator: Operator, y: "Tensor") -> "Tensor":
     """Show measurements as images, (B, *m) -> (B, C, H, W): the operator's own picture, or A_dagger(y)."""
     show: Callable[[Tensor], Tensor] | None = getattr(operator, "picture", None)
+    if show is None and not hasattr(operator, "A_dagger"):
+        raise InputError(
+            f"{type(operator).__name__} has neither picture nor A_dagger: give it a picture(y) to look at."
+        )
     return operator.A_dagger(y) if show is None else show(y)

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
+from invsolve.guidance import MomentMatching
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, measured_entries
 from invsolve.options import check_table
@@ -74,6 +75,8 @@ class Parts:
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
         notes: list[str] = getattr(self.sampler, "notes", list)()
+        if not getattr(self.sampler, "uses_guidance", True) and posterior.guidance != MomentMatching():
+            notes.append(f"the sampler uses no guidance: {type(posterior.guidance).__name__} is left out")
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
         if start >= top:
             return notes
