@@ -8,17 +8,20 @@ from problems import SDES, gaussian_problem, plane_mixture
 
 from invsolve import operators
 from invsolve.diagnostics import distance, floor
-from invsolve.errors import Divergence, InputError, Refused
+from invsolve.errors import CheckFailed, Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior, exact_posterior
 from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
 from invsolve.likelihood import Gaussian, Poisson
+from invsolve.operators.interface import picture
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
+from invsolve.run.parts import Parts
 from invsolve.samplers.daps import DAPS
 from invsolve.samplers.enkg import EnKG
 from invsolve.samplers.pc import PC
 from invsolve.samplers.pnp_dm import PnPDM
 from invsolve.samplers.red_diff import REDDiff
+from invsolve.testing.sampler import SamplerCase, has_the_spread_of_the_posterior
 
 SMALL = [
     DAPS(steps=4),
@@ -276,3 +279,37 @@ def test_noise_on_the_measurement_has_the_variance_of_the_likelihood():
     samples = EnKG(steps=4, prior_steps=8)(Posterior(prior, likelihood), 512, 0)
     true = (sigma**2 / (1 + sigma**2)).sqrt()
     assert float((samples.std(0) / true - 1).abs().max()) < 0.06 + 4 / 1024**0.5
+
+
+# ---- what users are told
+
+
+def test_a_measurement_of_a_black_box_is_shown_by_its_own_picture():
+    class Pictured(_Sum):
+        def picture(self, y):
+            return 2 * y
+
+    assert torch.equal(picture(Pictured(), torch.ones(1, 1)), torch.full((1, 1), 2.0))
+    with pytest.raises(InputError, match="_Sum has neither picture nor A_dagger"):
+        picture(_Sum(), torch.ones(1, 1))
+
+
+class _Pretender(DAPS):
+    point_estimate = True
+
+
+def test_the_kit_holds_a_point_estimate_to_its_word():
+    with pytest.raises(CheckFailed, match="a point estimate, but its points are"):
+        has_the_spread_of_the_posterior(SamplerCase(_Pretender(steps=5)))
+    assert "a point estimate: 0.0" in has_the_spread_of_the_posterior(SamplerCase(REDDiff()))
+
+
+def test_a_run_says_which_guidance_it_leaves_out():
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    for guidance, said in (
+        (DPS(), ["the sampler uses no guidance: DPS is left out"]),
+        (MomentMatching(), []),
+    ):
+        posterior = Posterior(prior, likelihood, guidance=guidance)
+        made = Parts(posterior, likelihood, DAPS(), 100, torch.ones(8, dtype=torch.bool))
+        assert made.notes() == said

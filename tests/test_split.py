@@ -238,7 +238,7 @@ def test_calls_are_counted():
 
 @pytest.mark.parametrize("sampler", [DAPS(steps=30), PnPDM(steps=60)], ids=str)
 def test_counts_are_sampled_with_their_noise_taken_at_the_estimate(sampler):
-    """Ten counts a pixel, against quadrature; the surrogate costs up to half a standard deviation."""
+    """Ten counts a pixel, against quadrature; the Gaussian surrogate costs up to half an sd."""
     prior = GaussianPrior(torch.full((16,), 0.5, dtype=torch.float64), 0.02)
     counts = torch.poisson(20 * prior.sample(1, 3)[0], generator=generator(2)) / 20
     likelihood = Poisson(counts, operators.matrix(torch.eye(16, dtype=torch.float64)), gain=1 / 20)

@@ -10,7 +10,8 @@ decomposition,
 where U^T U = 1 on the range of A; then Gaussian problems need no inner solver.
 
 An operator without A_adjoint is a black box: A may be any function of x, and is only ever evaluated. Samplers
-that need no transpose take it (enkg; others if A is made of torch operations), the others refuse it.
+that need no transpose take it (enkg; others if A is made of torch operations), the others refuse it. Such an
+operator needs a `picture` (below).
 
 Two optional attributes serve a run that starts from a measured file; a plugin that has neither gets the
 default.

@@ -16,6 +16,7 @@ from torch import Tensor
 from invsolve import choice
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
+from invsolve.guidance import MomentMatching
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, Likelihood, measured_entries
 from invsolve.options import check_table
@@ -85,6 +86,8 @@ class Parts:
         if hasattr(self.sampler, "times"):
             self.sampler.times(posterior)
         notes: list[str] = [*getattr(self.sampler, "notes", list)(), *tile_notes(posterior)]
+        if not getattr(self.sampler, "uses_guidance", True) and posterior.guidance != MomentMatching():
+            notes.append(f"the sampler uses no guidance: {type(posterior.guidance).__name__} is left out")
         start, top = posterior.span()[0], float(posterior.sde.ratio(1.0))
         if start < top:
             notes.append(

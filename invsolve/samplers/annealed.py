@@ -29,6 +29,7 @@ class Annealed(ABC):
     steps: int
     grid: str
     batch: int | None
+    uses_guidance = False
     point_estimate = False  # whether samples are restarts of one estimate, with no spread of a posterior
 
     @abstractmethod

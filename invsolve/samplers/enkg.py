@@ -1,9 +1,9 @@
 """Ensemble Kalman guidance: a black box A, of which nothing but A(x) can be computed, linear or not.
 
 After Zheng et al. 2024 (arXiv:2409.20175), who guide a set of particles by covariances between them and
-their predicted measurements in place of derivatives of A. Here these are covariances given x_t, so that
-the step has a size of its own and the particles keep their spread. At each level, for particles j = 1 ..
-P and y = A(x) + e, e ~ N(0, V),
+their predicted measurements, in place of derivatives of A. Here these are covariances given x_t, so that the
+step has a size of its own and the particles keep their spread. At each level, for particles j = 1 .. P and
+y = A(x) + e, e ~ N(0, V),
 
     draw       x^j ~ p(x_0 | x_t^j)       by a few reverse diffusion steps; D^j = E[x_0 | x_t^j]
     compare    dx^j = x^j - D^j,  da^j = A(x^j) - A(D^j)              spread given x_t, of x_0 and of A(x_0)
