@@ -150,8 +150,8 @@ def test_a_method_that_diverges_is_counted_and_one_that_refuses_says_so(tmp_path
     assert (exact["diverged"], exact["seeds"]) == (1, 3)
     assert "orthogonal rows" in replace["why"]
     shown = tables([exact, replace]).splitlines()
-    assert shown[2].endswith("1 diverged of 3 |")
-    assert shown[3].endswith("| - | 1 diverged, 2 refused of 3 |")
+    assert shown[2].endswith("| 3 | 1 diverged |")
+    assert shown[3].endswith("| - | 3 | 1 diverged, 2 refused |")
     assert shown[5] == "- exact on mixture 8/2: step 3 of 5: NaN."
     assert "orthogonal rows" in shown[6]
 
