@@ -18,6 +18,7 @@ from invsolve.bench.summary import cells, tables
 from invsolve.diagnostics import sliced_wasserstein
 from invsolve.errors import Divergence, InputError, UnknownName
 from invsolve.guidance import Guidance
+from invsolve.solve import solve
 
 
 def plan(**changes):
@@ -100,11 +101,34 @@ def test_every_builtin_guidance_and_sampler_is_a_row():
     assert (method("smc/pigdm").sampler, method("smc/pigdm").guidance) == ("smc", "pigdm")
 
 
+def test_a_method_takes_the_sde_that_is_named():
+    assert (method("dps").sde, method("smc/pigdm@vp").sde, method("dps@subvp").guidance) == (
+        "ve",
+        "vp",
+        "dps",
+    )
+    with pytest.raises(UnknownName, match="Did you mean 'subvp'"):
+        method("dps@sub-vp")
+    posed = image_problem("inpaint", 12, 0)
+    drawn = {name: method(name).draw(posed, 2, 0, 4).samples for name in ("exact", "exact@ve", "exact@vp")}
+    assert torch.equal(drawn["exact"], drawn["exact@ve"])
+    assert not torch.allclose(drawn["exact"], drawn["exact@vp"])
+
+
 def test_a_method_is_given_a_start_that_loses_no_mode():
     """With Exact guidance all is right but the start."""
     posed = mixture_problem(80, 1, 0)
     samples = method("exact").draw(posed, 500, 0, 60).samples
     assert sliced_wasserstein(samples, posed.exact.sample(500, 9), slices=100) < 2.0
+
+
+def test_solve_draws_what_the_benchmark_measures():
+    """In 80 dimensions the modes reach beyond the start of the default SDE: both start above them."""
+    posed = mixture_problem(80, 2, 0)
+    benched = method("smc").draw(posed, 5, 0, 3)
+    solved = solve(posed.prior, posed.likelihood, sampler="smc", steps=3, n=5, seed=0)
+    torch.testing.assert_close(solved.samples, benched.samples, rtol=1e-9, atol=1e-9)
+    assert solved.nfe == benched.nfe
 
 
 # ---- measuring
@@ -150,8 +174,8 @@ def test_a_method_that_diverges_is_counted_and_one_that_refuses_says_so(tmp_path
     assert (exact["diverged"], exact["seeds"]) == (1, 3)
     assert "orthogonal rows" in replace["why"]
     shown = tables([exact, replace]).splitlines()
-    assert shown[2].endswith("1 diverged of 3 |")
-    assert shown[3].endswith("| - | 1 diverged, 2 refused of 3 |")
+    assert shown[2].endswith("| 3 | 1 diverged |")
+    assert shown[3].endswith("| - | 3 | 1 diverged, 2 refused |")
     assert shown[5] == "- exact on mixture 8/2: step 3 of 5: NaN."
     assert "orthogonal rows" in shown[6]
 

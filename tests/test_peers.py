@@ -134,8 +134,8 @@ def test_a_peer_that_raises_or_gives_nan_says_so_in_its_cell(tmp_path, monkeypat
     for _ in measure(planned, record):
         pass
     shown = tables(cells(rows_of(record, planned))).splitlines()
-    assert shown[2].endswith("2 failed of 2 |")
-    assert shown[3].endswith("2 diverged of 2 |")
+    assert shown[2].endswith("| 2 | 2 failed |")
+    assert shown[3].endswith("| 2 | 2 diverged |")
     assert shown[5] == "- deepinv/explode on mixture 8/2: RuntimeError: mat1 and mat2"
     with pytest.raises(PeerFailed):
         Peer("deepinv/explode", made["deepinv/explode"]).draw(mixture_problem(8, 2, 0), 2, 0, 1)

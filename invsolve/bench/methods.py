@@ -3,11 +3,12 @@
     moment-matching     that guidance with the default sampler
     smc                 that sampler with the default guidance
     smc/pigdm           both
+    smc/pigdm@vp        with that SDE; without @ it is VE
     deepinv/dps         another library's (bench/peers.py)
 
 Every guidance and sampler that comes with invsolve is a row; a plugin's is one when it is named. Each has its
-own defaults, except that a guidance which asks for the variance of the data is told it, and that the SDE is
-VE from 5 standard deviations of the data at least, lest modes be lost at the start.
+own defaults, except that a guidance which asks for the variance of the data is told it, and that VE starts
+from 5 standard deviations of the data at least, lest modes be lost.
 """
 
 from dataclasses import dataclass
@@ -28,11 +29,12 @@ _OTHER = {"classifier", "pc", "auto"}  # for likelihoods without an operator; wh
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler and a guidance by name."""
+    """A sampler, a guidance and an SDE by name."""
 
     name: str
     sampler: str
     guidance: str
+    sde: str
 
     def draw(self, posed: Problem, n: int, seed: int, steps: int | None) -> Result:
         """Draw n samples of the problem's posterior."""
@@ -40,7 +42,7 @@ class Method:
         return solve(
             posed.prior,
             posed.likelihood,
-            sde=VE(sigma_max=max(VE.sigma_max, 5 * posed.prior.extent)),
+            sde=VE(sigma_max=max(VE.sigma_max, 5 * posed.prior.extent)) if self.sde == "ve" else self.sde,
             sampler=self.sampler,
             guidance=_guidance(self.guidance, variance),
             steps=steps,
@@ -62,14 +64,17 @@ def method(name: str) -> Method | Peer:
         return peer(name)
     registry = load()
     guidances, samplers = registry.names("guidance"), [*registry.names("sampler"), "auto"]
-    sampler, slash, guidance = name.partition("/")
+    parts, at, sde = name.partition("@")
+    if at and sde not in registry.names("sde"):
+        raise UnknownName("sde", sde, registry.names("sde"))
+    sampler, slash, guidance = parts.partition("/")
     if slash and sampler in samplers and guidance in guidances:
-        return Method(name, sampler, guidance)
-    if name in guidances:
-        return Method(name, "auto", name)
-    if name in samplers:
-        return Method(name, name, "moment-matching")
-    raise UnknownName("method", name, [*guidances, *samplers])
+        return Method(name, sampler, guidance, sde or "ve")
+    if parts in guidances:
+        return Method(name, "auto", parts, sde or "ve")
+    if parts in samplers:
+        return Method(name, parts, "moment-matching", sde or "ve")
+    raise UnknownName("method", parts, [*guidances, *samplers])
 
 
 def _guidance(name: str, variance: float) -> Any:  # noqa: ANN401  a guidance of a plugin, perhaps

@@ -9,7 +9,7 @@ with its reason, never dropped.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,19 @@ from invsolve.diagnostics import distance, sliced_wasserstein
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.likelihood import measured_entries
 
-__all__ = ["FLOOR", "IMAGE_FIGURES", "MIXTURE_FIGURES", "Plan", "Unit", "measure", "rows_of"]
+__all__ = [
+    "FLOOR",
+    "IMAGE_FIGURES",
+    "MIXTURE_FIGURES",
+    "Plan",
+    "Unit",
+    "floor_figures",
+    "measure",
+    "mixture_figures",
+    "rows_of",
+]
 
+Figures = Callable[[Problem, Tensor], dict[str, float]]
 FLOOR = "exact samples"
 MIXTURE_FIGURES = ("sw1", "sw2")
 IMAGE_FIGURES = ("mean_error", "sd_ratio", "coverage90", "chi2")
@@ -105,10 +116,9 @@ def measure(plan: Plan, record: Record) -> Iterator[Unit]:
 
 def _row(plan: Plan, unit: Unit, posed: Problem) -> Row:
     """Figures, calls and seconds of a unit; or why there are none."""
-    figures = _mixture_figures if isinstance(unit.what[0], int) else _image_figures
+    figures = mixture_figures if isinstance(unit.what[0], int) else _image_figures
     if unit.method == FLOOR:
-        sets = [figures(posed, _exact(posed, plan.samples, 100 + i)) for i in range(_SETS)]
-        return {name: sum(each[name] for each in sets) / _SETS for name in sets[0]}
+        return floor_figures(figures, posed, plan.samples)
     started = time.perf_counter()
     try:
         result = method(unit.method).draw(posed, plan.samples, unit.seed, plan.steps)
@@ -124,11 +134,17 @@ def _row(plan: Plan, unit: Unit, posed: Problem) -> Row:
     return figures(posed, result.samples) | dict(result.nfe) | {"seconds": seconds}
 
 
+def floor_figures(figures: Figures, posed: Problem, n: int) -> dict[str, float]:
+    """Figures of exact sets of n samples, means over four of them."""
+    sets = [figures(posed, _exact(posed, n, 100 + i)) for i in range(_SETS)]
+    return {name: sum(each[name] for each in sets) / _SETS for name in sets[0]}
+
+
 def _exact(posed: Problem, n: int, index: int) -> Tensor:
     return posed.exact.sample(n, 1_000_000 + index)  # seeds of its own: far from those of the methods
 
 
-def _mixture_figures(posed: Problem, samples: Tensor) -> dict[str, float]:
+def mixture_figures(posed: Problem, samples: Tensor) -> dict[str, float]:
     """Sliced Wasserstein distances to exact sets."""
     sets = [_exact(posed, len(samples), i) for i in range(_SETS)]
     return {

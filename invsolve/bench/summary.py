@@ -49,7 +49,7 @@ def tables(found: Sequence[Cell]) -> str:
         if chosen:
             words = [f"{figure} ± 95 % (floor)" for figure in figures]
             ratio = ["sw1 / floor"] if figures == MIXTURE_FIGURES else []
-            head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "no samples"]
+            head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "seeds", "no samples"]
             parts.append(table(head, [_line(cell, figures) for cell in chosen]))
     why = [f"- {cell['method']} on {cell['problem']}: {cell['why']}" for cell in found if cell["why"]]
     return "\n\n".join([*parts, *(["\n".join(why)] if why else [])])
@@ -58,15 +58,15 @@ def tables(found: Sequence[Cell]) -> str:
 def _line(cell: Cell, figures: Sequence[str]) -> list[str]:
     name = [str(cell["problem"]), str(cell["method"])]
     lost = [f"{cell[kind]} {kind}" for kind in _TROUBLE if cell[kind]]
-    trouble = f"{', '.join(lost)} of {cell['seeds']}" if lost else "-"
+    trouble = ", ".join(lost) or "-"
     if sum(int(str(cell[kind])) for kind in _TROUBLE) == cell["seeds"]:
         many = len(figures) + (figures == MIXTURE_FIGURES) + len(_COST)
-        return [*name, *["-"] * many, trouble]
+        return [*name, *["-"] * many, str(cell["seeds"]), trouble]
     values = [_numbers(cell, figure) for figure in figures]
     shown = [f"{mean:.3f} ± {half:.3f} ({floor:.3f})" for mean, half, floor in values]
     ratio = [f"{values[0][0] / values[0][2]:.2f}"] if figures == MIXTURE_FIGURES else []
     cost = [f"{cell[key]:.1f}" if key == "seconds" else f"{cell[key]:.0f}" for key in _COST]
-    return [*name, *shown, *ratio, *cost, trouble]
+    return [*name, *shown, *ratio, *cost, str(cell["seeds"]), trouble]
 
 
 def _numbers(cell: Cell, figure: str) -> tuple[float, float, float]:

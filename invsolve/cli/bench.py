@@ -21,7 +21,7 @@ def bench_command(
     side: Annotated[int, typer.Option(help="sides of the images, in pixels, 12 to 64")] = 16,
     methods: Annotated[
         str | None,
-        typer.Option(help="guidances, samplers or sampler/guidance, as pigdm,smc [default: all built-in]"),
+        typer.Option(help="guidances, samplers or sampler/guidance, as pigdm,smc@vp [default: all built-in]"),
     ] = None,
     peers: Annotated[
         str, typer.Option(help="libraries whose methods are rows too: of deepinv,azula; one is deepinv/dps")

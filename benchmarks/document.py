@@ -1,0 +1,40 @@
+"""Put the tables of a finished `invsolve bench posterior` into a section of docs/benchmark.md.
+
+    invsolve bench posterior --dx 80 --images none --methods smc --seeds 20 --out smc
+    python benchmarks/document.py smc smc
+
+puts the tables of the folder smc between <!-- smc --> and <!-- /smc -->.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from distances import between_markers
+
+from invsolve.errors import InputError, InvsolveError
+from invsolve.files import write_whole
+
+PAGE = Path(__file__).resolve().parent.parent / "docs" / "benchmark.md"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Write the section."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("section", help="name of the markers")
+    parser.add_argument("folders", type=Path, nargs="+", help="what --out of the benchmarks was")
+    options = parser.parse_args(argv)
+    found = [folder / "posterior.md" for folder in options.folders]
+    if missing := [str(path) for path in found if not path.exists()]:
+        raise InputError(f"there is no {', '.join(missing)}: let the benchmark finish first.")
+    tables = "\n\n".join(path.read_text(encoding="utf-8").strip() for path in found)
+    whole = between_markers(PAGE.read_text(encoding="utf-8"), options.section, tables)
+    write_whole(PAGE, whole.encode())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except InvsolveError as error:
+        sys.exit(f"error: {error}")
