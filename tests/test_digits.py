@@ -82,4 +82,5 @@ def test_the_command_draws_sevens(judge, tmp_path, monkeypatch):
     metrics = json.loads((folder / "metrics.json").read_text())
     assert metrics["recognised"] >= 0.9
     assert metrics["samples"] == 20
+    assert "gamma = 4.0" in (folder / "run.toml").read_text()
     assert (folder / "sheet.png").exists()

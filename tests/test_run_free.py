@@ -10,6 +10,7 @@ from running import invsolve
 from invsolve.images import load_image
 from invsolve.plugins import load
 from invsolve.result import Result
+from invsolve.run import free
 
 PARTS = '''
 from typing import Annotated
@@ -91,6 +92,13 @@ def test_run_toml_repeats_the_run():
     run("--out", "a", "--gamma", "2:1")
     assert invsolve("run", "--config", "a/run.toml", "--out", "b")[0] == 0
     assert torch.equal(*(Result.load(f"{name}/posterior.h5").samples for name in "ab"))
+
+
+def test_a_classifier_has_a_weight_of_its_own_unless_one_is_given():
+    classifier = {"likelihood": {"name": "classifier"}}
+    assert free.implied(classifier)["run"]["gamma"] == 4
+    assert free.implied(classifier | {"run": {"gamma": 1.0}})["run"]["gamma"] == 1
+    assert "run" not in free.implied({"likelihood": {"name": "./parts.py:near"}})
 
 
 def test_gamma_zero_is_the_prior_alone():
