@@ -40,7 +40,7 @@ from invsolve.plugins import load
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.denoiser import DenoiserPrior
 from invsolve.result import Result
-from invsolve.run.settings import DEFAULTS, NAMES, SIMULATED_SIGMA_Y
+from invsolve.run.settings import DEFAULTS, NAMES, SIMULATED_SIGMA_Y, STAND_INS
 from invsolve.samplers.pc import PC
 from invsolve.solve import solve
 from invsolve.training.data import image_files
@@ -249,7 +249,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--steps", type=int, default=PC.steps)
     add("--prior", default=NAMES["prior"], help="name or file")
     for kind in ("sde", "guidance", "predictor", "corrector"):
-        add(f"--{kind}", default=NAMES[kind])
+        add(f"--{kind}", default=STAND_INS.get(kind, NAMES[kind]))
     add("--guidance-steps", type=int, help="conjugate-gradient steps at most, of moment-matching")
     add("--tolerance", type=float, help="relative residual at which a solve stops, of moment-matching")
     add("--gamma", type=float, default=DEFAULTS["gamma"])

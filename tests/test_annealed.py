@@ -311,5 +311,5 @@ def test_a_run_says_which_guidance_it_leaves_out():
         (MomentMatching(), []),
     ):
         posterior = Posterior(prior, likelihood, guidance=guidance)
-        made = Parts(posterior, likelihood, DAPS(), 100, torch.ones(8, dtype=torch.bool))
+        made = Parts(posterior, likelihood, DAPS(), 100, torch.ones(8, dtype=torch.bool), {}, "")
         assert made.notes() == said
