@@ -45,10 +45,15 @@ MUTANTS = [
         "after which a sample's solve stops\"] = 2",
         IMAGES,
     ),
+    Mutant("sign of the guidance", "posterior.py", "at.score + expand(self", "at.score - expand(self", FIRST),
     Mutant(
-        "sign of the guidance", "posterior.py", "at.score + expand(gamma", "at.score - expand(gamma", FLOOR
+        "sign of the guidance in the mean",
+        "posterior.py",
+        "shift = self._gamma(at)",
+        "shift = -self._gamma(at)",
+        FLOOR,
     ),
-    Mutant("gamma 1.1", "posterior.py", "at.score + expand(gamma", "at.score + 1.1 * expand(gamma", FLOOR),
+    Mutant("gamma 1.1", "posterior.py", "shift = self._gamma(at)", "shift = 1.1 * self._gamma(at)", FLOOR),
     Mutant(
         "a lost alpha in the covariance",
         "prior.py",
@@ -73,9 +78,16 @@ MUTANTS = [
     Mutant(
         "a lost alpha in the posterior's mean",
         "posterior.py",
+        "shift = self._gamma(at) * at.sigma**2 / at.alpha",
+        "shift = self._gamma(at) * at.sigma**2",
+        "tests/test_samplers.py -k every_combination",
+    ),
+    Mutant(
+        "a lost alpha in an evaluation",
+        "posterior.py",
         "(x + sigma**2 * score) / alpha",
         "(x + sigma**2 * score)",
-        "tests/test_samplers.py -k every_combination",
+        "tests/test_guidance.py -k one_evaluation",
     ),
     Mutant(
         "sigma of the ancestral noise",
@@ -213,8 +225,8 @@ MUTANTS = [
     Mutant(
         "the noise level not scaled by alpha",
         "prior.py",
-        "level = (self.sigma / self.alpha)",
-        "level = self.sigma",
+        "self.level = self.sigma / self.alpha",
+        "self.level = self.sigma",
         "tests/test_samplers.py -k every_combination",
     ),
     Mutant(

@@ -197,3 +197,13 @@ def test_gamma_scales_the_guidance_alone():
     scores = [Posterior(prior, likelihood, sde=SDES[1], gamma=g).score(x, t) for g in (0.0, 1.0, 3.0)]
     torch.testing.assert_close(scores[0], Posterior(prior, sde=SDES[1]).score(x, t))
     torch.testing.assert_close(scores[2] - scores[0], 3 * (scores[1] - scores[0]))
+
+
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_one_evaluation_holds_the_score_and_the_mean(sde):
+    prior, likelihood, _ = gaussian_problem("matrix", 4)
+    posterior, t = Posterior(prior, likelihood, sde=sde, gamma=1.5), sde.time(0.4)
+    x = torch.randn(3, *prior.shape, generator=generator(), dtype=torch.float64)
+    found = posterior.evaluate(x, t)
+    torch.testing.assert_close(found.score, posterior.score(x, t))
+    torch.testing.assert_close(found.mean, posterior.mean(x, t))
