@@ -80,7 +80,7 @@ MUTANTS = [
         "posterior.py",
         "shift = self._gamma(at) * at.sigma**2 / at.alpha",
         "shift = self._gamma(at) * at.sigma**2",
-        "tests/test_samplers.py -k every_combination",
+        "tests/test_guidance.py -k one_evaluation",
     ),
     Mutant(
         "a lost alpha in an evaluation",
