@@ -31,7 +31,8 @@ from torch import Tensor
 from invsolve import operators
 from invsolve.diagnostics import distance
 from invsolve.errors import Divergence, Refused
-from invsolve.guidance import DPS, Guidance, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, Guidance, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.heap import keep_freed_memory
 from invsolve.images import SAMPLE, load_image
 from invsolve.likelihood import Gaussian

@@ -13,21 +13,16 @@ same command again goes on from there, also with more images or other tasks.
 """
 
 import argparse
-import os
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from multiprocessing import get_context, parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from figures import commit, interval, provenance, table
+from pool import computed
 from tasks import TASKS, centre_crop, measure
 
 from invsolve import metrics
@@ -180,27 +175,6 @@ def units(settings: Settings, folder: Path, tasks: Iterable[str], images: int) -
     return [Unit(settings, task, files[place], int(place)) for place in chosen for task in tasks]
 
 
-def computed(todo: Sequence[Unit], processes: int) -> Iterator[tuple[Unit, Row]]:
-    """Compute units in single-thread processes, or in this one, and yield each when it is done."""
-    if processes < 2:
-        torch.set_num_threads(1)
-        yield from ((unit, compute(unit)) for unit in todo)
-        return
-    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-    with ProcessPoolExecutor(processes, get_context("spawn"), _start) as pool:
-        futures = {pool.submit(compute, unit): unit for unit in todo}
-        for future in as_completed(futures):
-            yield futures[future], future.result()
-
-
-def _start() -> None:
-    """Keep a worker to one thread, and end it with its parent."""
-    torch.set_num_threads(1)
-    parent = parent_process()
-    assert parent is not None
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-
-
 # ---- the report
 
 
@@ -275,7 +249,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     record = Record(options["out"], identity, overwrite=options["overwrite"])
     wanted = units(settings, options["folder"], options["tasks"], options["images"])
     todo = [unit for unit in wanted if unit.name not in record.rows]
-    for i, (unit, row) in enumerate(computed(todo, options["processes"]), len(wanted) - len(todo) + 1):
+    for i, (unit, row) in enumerate(
+        computed(compute, todo, options["processes"]), len(wanted) - len(todo) + 1
+    ):
         record.add(unit.name, row | {"commit": commit()})
         print(f"{i} of {len(wanted)}: {unit.name}: {_short(row)}", file=sys.stderr, flush=True)
     rows = {task: [record.rows[u.name] for u in wanted if u.task == task] for task in options["tasks"]}

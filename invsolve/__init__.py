@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from invsolve.guidance import Guidance as Guidance
     from invsolve.guidance import MomentMatching as MomentMatching
     from invsolve.guidance import PiGDM as PiGDM
-    from invsolve.guidance import Replace as Replace
     from invsolve.guidances import DDNM as DDNM
     from invsolve.guidances import DDRM as DDRM
     from invsolve.guidances import ILVR as ILVR
@@ -35,6 +34,7 @@ if TYPE_CHECKING:
     from invsolve.guidances import DDNMPlus as DDNMPlus
     from invsolve.guidances import DiffPIR as DiffPIR
     from invsolve.guidances import ScoreALD as ScoreALD
+    from invsolve.guidances.replace import Replace as Replace
     from invsolve.hookspecs import hookimpl as hookimpl
     from invsolve.likelihood import Classifier as Classifier
     from invsolve.likelihood import Gaussian as Gaussian
@@ -89,8 +89,8 @@ _MODULES = {  # module: its public names
     "errors": ("InvsolveError",),
     "exact": ("GaussianPrior", "MixturePrior", "exact_posterior"),
     "gamma": ("Ramp",),
-    "guidance": ("ClassifierGuidance", "DPS", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"),
-    "guidances": ("DDNM", "DDRM", "ILVR", "TMPD", "DDNMPlus", "DiffPIR", "ScoreALD"),
+    "guidance": ("ClassifierGuidance", "DPS", "Exact", "Guidance", "MomentMatching", "PiGDM"),
+    "guidances": ("DDNM", "DDRM", "ILVR", "TMPD", "DDNMPlus", "DiffPIR", "Replace", "ScoreALD"),
     "hookspecs": ("hookimpl",),
     "likelihood": ("Classifier", "Gaussian", "Likelihood", "Poisson"),
     "posterior": ("Posterior",),

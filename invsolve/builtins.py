@@ -69,7 +69,7 @@ def invsolve_guidances() -> Parts:
         "moment-matching": "invsolve.guidance:MomentMatching",
         "pigdm": "invsolve.guidance:PiGDM",
         "dps": "invsolve.guidance:DPS",
-        "replace": "invsolve.guidance:Replace",
+        "replace": "invsolve.guidances.replace:Replace",
         "classifier": "invsolve.guidance:ClassifierGuidance",
         "tmpd": "invsolve.guidances.tmpd:TMPD",
         "score-ald": "invsolve.guidances.score_ald:ScoreALD",

@@ -30,7 +30,7 @@ from invsolve.prior import Denoised, Prior
 from invsolve.rng import Noise
 from invsolve.twist import matched, white
 
-__all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "PiGDM", "Replace"]
+__all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "PiGDM"]
 
 
 class Guidance(ABC):
@@ -71,7 +71,7 @@ class Level:
     sigma: float
 
 
-def _measured(likelihood: Likelihood, method: str) -> LinearLikelihood:
+def measured_of(likelihood: Likelihood, method: str) -> LinearLikelihood:
     if not isinstance(likelihood, LinearLikelihood):
         raise Refused(
             f"{method} needs a likelihood with an operator, but {type(likelihood).__name__} has none: "
@@ -80,8 +80,8 @@ def _measured(likelihood: Likelihood, method: str) -> LinearLikelihood:
     return likelihood
 
 
-def _linear(likelihood: Likelihood, method: str) -> LinearLikelihood:
-    linear = _measured(likelihood, method)
+def linear_of(likelihood: Likelihood, method: str) -> LinearLikelihood:
+    linear = measured_of(likelihood, method)
     if not linear.linear:
         raise linear.forward.refusal(method)
     return linear
@@ -109,13 +109,13 @@ class Exact(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of p(x_t | y) minus that of p(x_t)."""
-        posterior = _posterior_of(at.prior, _linear(likelihood, "Exact"))
+        posterior = _posterior_of(at.prior, linear_of(likelihood, "Exact"))
         mean = posterior.denoise(at.x / expand(at.alpha, at.x), at.level.to(at.x.device))
         return at.shift_to_score(mean - at.mean)
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log p(x_t | y) + log p(y) - log p(x_t): Bayes' rule."""
-        linear = _linear(likelihood, "Exact")
+        linear = linear_of(likelihood, "Exact")
         posterior = _posterior_of(at.prior, linear)
         x, level = at.x / expand(at.alpha, at.x), at.level.to(at.x.device)
         assert isinstance(at.prior, GaussianPrior | MixturePrior)  # others have no exact posterior
@@ -169,7 +169,7 @@ class MomentMatching(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (A C A^T + V)^-1 (y - A D) of the mean."""
-        linear = _linear(likelihood, "MomentMatching")
+        linear = linear_of(likelihood, "MomentMatching")
         predicted = linear.A(at.mean)
         variance = linear.noise_variance(predicted)
 
@@ -191,7 +191,7 @@ class MomentMatching(Guidance):
 
     def twist(self, at: Denoised, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
         """Return it and its term from A C A^T, one vector-Jacobian product a measured entry."""
-        log_twist, shift = matched(at, _linear(likelihood, "MomentMatching"))
+        log_twist, shift = matched(at, linear_of(likelihood, "MomentMatching"))
         return log_twist, at.shift_to_score(shift)
 
 
@@ -213,14 +213,14 @@ class PiGDM(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return J^T A^T (r^2 A A^T + V)^-1 (y - A D)."""
-        linear = _linear(likelihood, "PiGDM")
+        linear = linear_of(likelihood, "PiGDM")
         predicted = linear.A(at.mean)
         u = linear.solve(self._r2(at), linear.y.to(predicted) - predicted, predicted)
         return at.vjp(linear.At(u, at.mean))
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log N(y; A D, r^2 A A^T + V)."""
-        return white(_linear(likelihood, "PiGDM"), at.mean, self._r2(at))
+        return white(linear_of(likelihood, "PiGDM"), at.mean, self._r2(at))
 
     def _r2(self, at: Denoised) -> Tensor:
         return at.level**2 * self.data_variance / (at.level**2 + self.data_variance)
@@ -243,7 +243,7 @@ class DPS(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return -c grad |y - A D| with c = steps zeta / g^2, at most the minimiser's; one norm a row."""
-        measured = _measured(likelihood, "DPS")
+        measured = measured_of(likelihood, "DPS")
         r = measured.residual(at.mean)
         norm = dot(r, r).clamp_min(torch.finfo(r.dtype).tiny).sqrt()
         down = at.vjp(measured.At(r, at.mean)) / expand(norm, at.x)  # -grad |y - A D|
@@ -268,51 +268,3 @@ class ClassifierGuidance(Guidance):
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log_prob_at, the likelihood's own."""
         return likelihood.log_prob_at(at)
-
-
-@dataclass(frozen=True)
-class Replace(Guidance):
-    """Replace the known part of x_t by the measurement, noised to the level reached (Song et al. 2021). Needs
-    A^T and orthogonal rows of one length; no derivative of the prior.
-
-    Song et al. 2021 (arXiv:2011.13456), appendix I.2 and I.3, with the published code's faults mended: the
-    known part is noised at the start too, and at the level the update has reached; the noise y already
-    carries is counted, and replacing ends where alpha sigma_y > sigma; the last mean carries no noise. It
-    needs orthogonal rows, A A^T A = c A (masking, box averages, grey), and knows nothing of how the unknown
-    part depends on the known: the posterior is not right, and the distance is in the tables.
-    """
-
-    needs_graph = False
-    projects = True
-
-    def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
-        """Return zero: this method acts by projection alone."""
-        return torch.zeros_like(at.x)
-
-    def project(self, at_level: Level, x: Tensor, likelihood: Likelihood, noise: Noise) -> Tensor:
-        """Return x + A^T (y_t - A x) / c with y_t = alpha y + noise of the variance still missing."""
-        linear = _linear(likelihood, "Replace")
-        c = _row_norm(linear, tuple(x.shape[1:]))
-        own = at_level.alpha**2 * linear.noise_variance(linear.y[None]).to(
-            x
-        )  # noise that alpha y has already
-        missing = at_level.sigma**2 * c - own
-        if float(missing.min()) < 0:
-            return x
-        z = linear.A(noise("replace"))  # A z has covariance A A^T: c I on the measured entries, 0 elsewhere
-        y_t = at_level.alpha * linear.y.to(x) + (missing / c).sqrt() * z
-        return x + linear.At(y_t - linear.A(x), x) / c
-
-
-@lru_cache(maxsize=4)
-def _row_norm(linear: LinearLikelihood, shape: tuple[int, ...]) -> float:
-    """The c of A A^T A = c A, by a random probe; Refused where there is no such c."""
-    probe = linear.A(Noise(0, "probe", 1, shape)().to(linear.y))
-    again = linear.A(linear.At(probe, torch.empty(1, *shape)))
-    c = float(dot(again, probe) / dot(probe, probe))
-    if float((again - c * probe).norm() / again.norm()) > 1e-3:
-        raise Refused(
-            "Replace needs an operator with orthogonal rows of one length (masking, box averages, grey); "
-            "this one mixes pixels. Take guidance moment-matching."
-        )
-    return c

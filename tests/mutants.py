@@ -252,7 +252,7 @@ MUTANTS = [
     ),
     Mutant(
         "measurement noise forgotten by Replace",
-        "guidance.py",
+        "guidances/replace.py",
         "missing = at_level.sigma**2 * c - own",
         "missing = at_level.sigma**2 * c - 0 * own",
         "tests/test_guidance.py -k replace",

@@ -10,7 +10,8 @@ from invsolve import operators
 from invsolve.diagnostics import distance, floor
 from invsolve.errors import CheckFailed, Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior, exact_posterior
-from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Gaussian, Poisson
 from invsolve.operators.interface import picture
 from invsolve.posterior import Posterior

@@ -11,7 +11,8 @@ from invsolve.choice import choose
 from invsolve.diagnostics import sliced_wasserstein
 from invsolve.errors import Refused
 from invsolve.exact import MixturePrior, exact_posterior, log_evidence
-from invsolve.guidance import DPS, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Classifier, Gaussian, Poisson
 from invsolve.prior import Prior
 from invsolve.result import Result

@@ -14,7 +14,8 @@ from invsolve import operators
 from invsolve.bench.images import IMAGES, image_problem
 from invsolve.diagnostics import distance, floor, sliced_wasserstein
 from invsolve.exact import exact_posterior
-from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.posterior import Posterior
 from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import Ancestral, DPMpp, EulerMaruyama, Heun, ReverseDiffusion

@@ -6,7 +6,8 @@ from invsolve import operators
 from invsolve.diagnostics import distance
 from invsolve.errors import Refused
 from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
-from invsolve.guidance import DPS, ClassifierGuidance, Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, ClassifierGuidance, Exact, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Classifier, Gaussian
 from invsolve.linalg import dot, expand
 from invsolve.posterior import Posterior

@@ -13,8 +13,9 @@ from problems import (
 
 from invsolve import operators
 from invsolve.exact import GaussianPrior, exact_posterior
-from invsolve.guidance import Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import Exact, MomentMatching, PiGDM
 from invsolve.guidances import DDNM, DDRM, ILVR, TMPD, DDNMPlus, DiffPIR, ScoreALD
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Gaussian
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised

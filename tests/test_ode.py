@@ -13,7 +13,8 @@ from invsolve import operators, testing
 from invsolve.diagnostics import distance
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior, exact_posterior
-from invsolve.guidance import Exact, Replace
+from invsolve.guidance import Exact
+from invsolve.guidances.replace import Replace
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
 from invsolve.samplers.dopri import DormandPrince

@@ -11,7 +11,8 @@ from problems import SDES, gaussian_problem, masking, measured, plane_mixture
 from invsolve import operators
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior
-from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Gaussian
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior

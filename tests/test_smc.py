@@ -13,7 +13,8 @@ from invsolve.bench.mixtures import mixture_problem
 from invsolve.diagnostics import sliced_wasserstein
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.exact import GaussianPrior, exact_posterior, log_evidence
-from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM, Replace
+from invsolve.guidance import DPS, Exact, MomentMatching, PiGDM
+from invsolve.guidances.replace import Replace
 from invsolve.likelihood import Gaussian, Poisson
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised, Prior

@@ -10,16 +10,17 @@ sigma/alpha, and A = U diag(s) V^T where singular values are named, each puts D'
     DDRM        the same, w = eta_b where lambda s >= sigma_y, else sqrt(1 - eta^2) lambda s / sigma_y
 
 and the term of the score is (alpha / sigma^2)(D' - D), so that every SDE, grid, predictor, corrector and
-gamma goes with it. ScoreALD is a term of the score, at x_t itself; ILVR projects x_t. Only TMPD takes
-derivatives of the prior. None knows Cov[x_0 | x_t] whole, so none is exact beyond the cases its docstring
-names; how far each is from the posterior is measured by benchmarks/distances.py.
+gamma goes with it. ScoreALD is a term of the score, at x_t itself; ILVR and Replace project x_t. Only
+TMPD takes derivatives of the prior. None knows Cov[x_0 | x_t] whole, so none is exact beyond the cases
+its docstring names; how far each is from the posterior is measured by benchmarks/distances.py.
 """
 
 from invsolve.guidances.ddnm import DDNM, DDNMPlus
 from invsolve.guidances.ddrm import DDRM
 from invsolve.guidances.diffpir import DiffPIR
 from invsolve.guidances.ilvr import ILVR
+from invsolve.guidances.replace import Replace
 from invsolve.guidances.score_ald import ScoreALD
 from invsolve.guidances.tmpd import TMPD
 
-__all__ = ["DDNM", "DDRM", "ILVR", "TMPD", "DDNMPlus", "DiffPIR", "ScoreALD"]
+__all__ = ["DDNM", "DDRM", "ILVR", "TMPD", "DDNMPlus", "DiffPIR", "Replace", "ScoreALD"]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError, Refused
-from invsolve.guidance import Guidance, _linear
+from invsolve.guidance import Guidance, linear_of
 from invsolve.guidances.spectral import ROUNDING, Spectral, has_spectrum, spectral
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import robust_cg
@@ -40,7 +40,7 @@ class DDNM(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift A^+ (y - A D) of the mean."""
-        linear = _linear(likelihood, "DDNM")
+        linear = linear_of(likelihood, "DDNM")
         if not has_spectrum(linear):
             return at.shift_to_score(_least_squares(linear, linear.residual(at.mean), at.mean))
         found = Spectral(linear)

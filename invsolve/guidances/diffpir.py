@@ -6,7 +6,7 @@ from typing import Annotated
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.guidance import Guidance, _linear
+from invsolve.guidance import Guidance, linear_of
 from invsolve.likelihood import Likelihood
 from invsolve.prior import Denoised
 from invsolve.twist import white
@@ -39,12 +39,12 @@ class DiffPIR(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift P(D, lambda^2 / weight) - D of the mean."""
-        linear = _linear(likelihood, "DiffPIR")
+        linear = linear_of(likelihood, "DiffPIR")
         return at.shift_to_score(linear.condition(at.mean, self._r2(at)) - at.mean)
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log N(y; A D, r^2 A A^T + V)."""
-        return white(_linear(likelihood, "DiffPIR"), at.mean, self._r2(at))
+        return white(linear_of(likelihood, "DiffPIR"), at.mean, self._r2(at))
 
     def _r2(self, at: Denoised) -> Tensor:
         return at.level**2 / self.weight

@@ -7,7 +7,7 @@ from typing import Annotated
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.guidance import Guidance, _linear
+from invsolve.guidance import Guidance, linear_of
 from invsolve.guidances.spectral import Spectral, has_spectrum
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import expand
@@ -43,18 +43,18 @@ class ScoreALD(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return A^T (y - A x) / (V + gamma_t^2) / alpha."""
-        linear = _linear(likelihood, "ScoreALD")
+        linear = linear_of(likelihood, "ScoreALD")
         off, variance = self._misfit(at, likelihood)
         return linear.At(off / variance, at.x) / expand(at.alpha, at.x)
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log N(y; A x, V + gamma_t^2 I)."""
-        linear = _linear(likelihood, "ScoreALD")
+        linear = linear_of(likelihood, "ScoreALD")
         return diagonal(linear, tuple(at.x.shape[1:]), *self._misfit(at, likelihood))
 
     def _misfit(self, at: Denoised, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
         """y - A x and its variance entry by entry."""
-        linear = _linear(likelihood, "ScoreALD")
+        linear = linear_of(likelihood, "ScoreALD")
         predicted = linear.A(at.x / expand(at.alpha, at.x))
         norm = _norm(linear, tuple(at.x.shape[1:]))
         annealed = expand((self.spread * norm * at.level) ** 2, predicted)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import Refused
-from invsolve.guidance import _linear
+from invsolve.guidance import linear_of
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import expand
 
@@ -83,7 +83,7 @@ def has_spectrum(likelihood: LinearLikelihood) -> bool:
 
 def spectral(likelihood: Likelihood, method: str) -> Spectral:
     """Return the likelihood in singular coordinates; Refused where its operator has none."""
-    linear = _linear(likelihood, method)
+    linear = linear_of(likelihood, method)
     if not has_spectrum(linear):
         name = getattr(linear.operator, "name", type(linear.operator).__name__)
         raise Refused(

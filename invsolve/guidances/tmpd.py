@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invsolve.guidance import Guidance, _linear
+from invsolve.guidance import Guidance, linear_of
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import dot, expand
 from invsolve.prior import Denoised, Prior
@@ -38,7 +38,7 @@ class TMPD(Guidance):
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (y - A D) / (V + A C A^T 1) of the mean."""
-        return self._term(at, _linear(likelihood, "TMPD"))[0]
+        return self._term(at, linear_of(likelihood, "TMPD"))[0]
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log N(y; A D, V + diag(A C A^T 1))."""
@@ -46,7 +46,7 @@ class TMPD(Guidance):
 
     def twist(self, at: Denoised, likelihood: Likelihood) -> tuple[Tensor, Tensor]:
         """Return both from the same row sums."""
-        linear = _linear(likelihood, "TMPD")
+        linear = linear_of(likelihood, "TMPD")
         term, off, variance = self._term(at, linear)
         return diagonal(linear, tuple(at.x.shape[1:]), off, variance), term
 
