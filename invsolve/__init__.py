@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     from invsolve.guidances import TMPD as TMPD
     from invsolve.guidances import DDNMPlus as DDNMPlus
     from invsolve.guidances import DiffPIR as DiffPIR
+    from invsolve.guidances import Replace as Replace
     from invsolve.guidances import ScoreALD as ScoreALD
-    from invsolve.guidances.replace import Replace as Replace
     from invsolve.hookspecs import hookimpl as hookimpl
     from invsolve.likelihood import Classifier as Classifier
     from invsolve.likelihood import Gaussian as Gaussian
