@@ -14,9 +14,10 @@ Predictors: the sd ratio, 1 for a right posterior, after 25, 50 and 100 steps wi
 Samplers: each with its defaults and, where it takes one, moment matching, on the same problems with images of
 4 x 4 pixels, under VE, 400 samples a run: some cost as much as a hundred walks.
 
---write puts the tables between <!-- distances --> and <!-- /distances --> in README.md, and a summary of each
-method into invsolve/distances.json, which `invsolve list` shows. With --only guidances, predictors or
-samplers README.md stays, and of the summaries those of the others do.
+--write puts the tables between <!-- distances --> and <!-- /distances --> in docs/distances.md, shorter ones,
+of distances over their floors, into README.md, and a summary of each method into invsolve/distances.json,
+which `invsolve list` shows. With --only guidances, predictors or samplers the two pages stay, and of the
+summaries those of the others do.
 """
 
 import argparse
@@ -32,6 +33,7 @@ from compared import PROBLEMS, Run, builtin, drawn, entry, floor_of, problem, wi
 from distances_of_samplers import sampler_runs, sampler_summaries, sampler_table
 from exact_problems import GAUSSIAN
 from figures import provenance, table
+from short_tables import short_guidances, short_samplers
 
 from invsolve.diagnostics import distance
 from invsolve.errors import InputError, InvsolveError
@@ -200,23 +202,25 @@ def between_markers(text: str, name: str, content: str) -> str:
     )
 
 
-def write(content: str, summary: Mapping[str, object], root: Path) -> None:
-    """Put the summaries into the package and, where every kind was measured, the tables into README.md."""
-    readme, known = root / "README.md", root / "invsolve" / "distances.json"
+def write(content: str, short: str, summary: Mapping[str, object], root: Path) -> None:
+    """Put the summaries into the package and, where every kind was measured, the tables into the pages."""
+    known = root / "invsolve" / "distances.json"
     if set(summary) == set(KINDS):
-        whole = between_markers(readme.read_text(encoding="utf-8"), "distances", content)
-        write_whole(readme, whole.encode())
+        for page, tables in {root / "README.md": short, root / "docs" / "distances.md": content}.items():
+            whole = between_markers(page.read_text(encoding="utf-8"), "distances", tables)
+            write_whole(page, whole.encode())
     before = json.loads(known.read_text(encoding="utf-8")) if known.exists() else {}
     write_whole(known, (json.dumps(before | summary, indent=1) + "\n").encode())
 
 
-def measure(options: argparse.Namespace) -> tuple[list[str], dict[str, object]]:
-    """Measure the kinds asked for: their tables, and their summaries."""
-    n, seeds, tables, summary = options.n, options.seeds, list[str](), dict[str, object]()
+def measure(options: argparse.Namespace) -> tuple[list[str], list[str], dict[str, object]]:
+    """Measure the kinds asked for: their tables, the short ones, and their summaries."""
+    n, seeds, tables, short, summary = options.n, options.seeds, list[str](), list[str](), dict[str, object]()
     if "guidances" in options.only:
         names = options.guidances or [name for name in builtin("guidance") if name not in OTHER]
         runs = guidance_runs(names, n, options.steps, seeds)
         tables.append(guidance_table(runs, n, seeds))
+        short.append(short_guidances(runs, n, seeds))
         summary["guidances"] = guidance_summaries(runs, n, seeds)
     if "predictors" in options.only:
         ratios = predictor_ratios(n, seeds)
@@ -226,8 +230,9 @@ def measure(options: argparse.Namespace) -> tuple[list[str], dict[str, object]]:
         few = min(n, FEWER)
         found = sampler_runs(options.samplers or builtin("sampler"), few, seeds)
         tables.append(sampler_table(found, few, seeds))
+        short.append(short_samplers(found, few, seeds))
         summary["samplers"] = sampler_summaries(found, few, seeds)
-    return tables, summary
+    return tables, short, summary
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -239,14 +244,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--guidances", nargs="+", help="built-in ones; by default all that take an operator")
     parser.add_argument("--samplers", nargs="+", help="built-in ones; by default all")
     parser.add_argument("--only", nargs="+", choices=KINDS, default=KINDS, help="kinds; by default all")
-    parser.add_argument("--write", action="store_true", help="write README.md and invsolve/distances.json")
+    parser.add_argument("--write", action="store_true", help="write the pages and invsolve/distances.json")
     options = parser.parse_args(argv)
     torch.set_num_threads(1)
-    tables, summary = measure(options)
-    content = "\n\n".join([*tables, f"By `{provenance(argv)}`."])
+    tables, short, summary = measure(options)
+    source = f"By `{provenance(argv)}`."
+    content = "\n\n".join([*tables, source])
     print(content)
     if options.write:
-        write(content, summary, ROOT)
+        write(content, "\n\n".join([*short, source]), summary, ROOT)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -30,6 +31,7 @@ import exact_problems
 import figures
 import overhead
 import photos
+import short_tables
 import tasks
 
 
@@ -348,6 +350,15 @@ def test_a_sampler_has_its_figures_beside_their_floor():
     assert "SW1" in found["summary"]
 
 
+def test_the_short_table_has_each_distance_over_its_floor():
+    far = compared.Run(None, 3 * compared.floor_of("blur", 100, 1, side=4), calls=5.0)
+    near = compared.Run(None, compared.floor_of("matrix", 100, 1, side=4), calls=7.0)
+    runs = {("a", "blur"): [far, near], ("a", "matrix"): [near]}
+    both = (far.distance + near.distance) / 2 / compared.floor_of("blur", 100, 1, side=4)
+    row = short_tables.short_samplers(runs, 100, 1).splitlines()[2]
+    assert row == f"| a | refused | {both:.2f} | 1.00 | refused | 6 to 7 |"
+
+
 def test_markers_hold_the_new_content_and_nothing_of_the_old():
     text = "a\n<!-- distances -->\nold\n<!-- /distances -->\nb\n"
     once = distances.between_markers(text, "distances", r"| \1 new |")
@@ -362,19 +373,24 @@ def test_tables_and_summaries_are_written(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(distances, "ROOT", tmp_path)
     monkeypatch.setattr(distances, "PREDICTOR_STEPS", (2, 3))
     (tmp_path / "invsolve").mkdir()
-    (tmp_path / "README.md").write_text("<!-- distances -->\n<!-- /distances -->\n")
+    (tmp_path / "docs").mkdir()
+    for page in ("README.md", "docs/distances.md"):
+        (tmp_path / page).write_text("<!-- distances -->\n<!-- /distances -->\n")
     few = ["--n", "50", "--steps", "4", "--seeds", "1", "--samplers", "pc"]
     distances.main([*few, "--guidances", "exact", "dps", "--write"])
     readme, summary = (
         (tmp_path / "README.md").read_text(),
         json.loads((tmp_path / "invsolve/distances.json").read_text()),
     )
-    assert "| exact | blur |" in readme
+    page = (tmp_path / "docs/distances.md").read_text()
+    assert "| exact | blur |" in page
+    assert re.search(r"^\| exact \| \d", readme, re.M)
     assert set(summary["guidances"]) == {"exact", "dps"}
     assert set(summary["predictors"]["heun"]["sd_ratio"]) == {"2", "3"}
     assert summary["guidances"]["dps"]["summary"].startswith("W2 ")
     assert set(summary["samplers"]) == {"pc"}
-    assert "| pc | mixture |" in readme
+    assert "| pc | mixture |" in page
+    assert re.search(r"^\| pc \| \d", readme, re.M)
     distances.main(["--n", "40", "--seeds", "1", "--only", "samplers", "--samplers", "pc", "--write"])
     assert (tmp_path / "README.md").read_text() == readme
     again = json.loads((tmp_path / "invsolve/distances.json").read_text())
