@@ -300,6 +300,13 @@ MUTANTS = [
         "tests/test_smc.py -k neighbours",
     ),
     Mutant(
+        "resampling in the order of the particles",
+        "samplers/smc.py",
+        "order = neighbours(alike)",
+        "order = torch.arange(len(neighbours(alike)))",
+        "tests/test_smc.py -k each_mode_its_share",
+    ),
+    Mutant(
         "draws without weights",
         "samplers/smc.py",
         "systematic(last.log_weights, self.draws",

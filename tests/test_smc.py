@@ -20,6 +20,7 @@ from invsolve.posterior import Posterior
 from invsolve.prior import Denoised, Prior
 from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
+from invsolve.samplers.ordering import neighbours
 from invsolve.samplers.predictors import Ancestral, DPMpp, EulerMaruyama, Heun, ReverseDiffusion
 from invsolve.samplers.smc import TwistedSMC, systematic
 from invsolve.sde import SDE, VE
@@ -269,8 +270,25 @@ def test_systematic_resampling_takes_each_row_about_n_w_times():
     weights = torch.rand(50, generator=generator(1), dtype=torch.float64)
     weights /= weights.sum()
     for u in (0.0, 0.3, 0.999):
-        counts = torch.bincount(systematic(weights.log(), 200, u), minlength=50)
+        counts = torch.bincount(systematic(weights.log(), 200, u, torch.arange(50.0)[:, None]), minlength=50)
         assert ((counts - 200 * weights).abs() < 1).all()
+
+
+def test_resampling_gives_each_mode_its_share_nearly_without_scatter():
+    # nine modes in the plane, 90 particles each, in random order: independent draws would scatter by 7.5 each
+    which = torch.arange(9).repeat(90)[torch.randperm(810, generator=generator(1))]
+    modes = 20.0 * torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    x = modes[which] + torch.randn(810, 2, generator=generator(2))
+    weights = torch.rand(810, generator=generator(3), dtype=torch.float64)
+    share = 600 * torch.bincount(which, weights) / weights.sum()
+    for u in (0.0, 0.3, 0.999):
+        counts = torch.bincount(which[systematic(weights.log(), 600, u, x)], minlength=9)
+        assert ((counts - share).abs() < 2.5).all()  # a mode is one or two runs, each right to within one
+
+
+def test_rows_that_are_all_alike_have_an_order():
+    for rows in (1, 2, 7):
+        assert sorted(neighbours(torch.ones(rows, 3, 4)).tolist()) == list(range(rows))
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,17 @@ the predictor's Gaussian kernel N(mu(D), std^2) and the twist T_t(x) = p(y | x_t
 
     propose     x_s ~ N(mu(D_y), std^2)                    the posterior's mean D_y in place of the prior's D
     weigh       w  *=  N(x_s; mu(D), std^2) / N(x_s; mu(D_y), std^2)  *  T_s(x_s) / T_t(x_t)
-    resample    when 1 / sum w^2 < P ess, systematically
+    resample    when 1 / sum w^2 < P ess, systematically, in an order that puts like beside like
 
 so the product of the weights' means estimates p(y), and the weighted particles the posterior: exactly as P
 grows, whatever the guidance, where guidance alone puts modes at wrong weights. A good twist is what keeps P
 small. DPM-Solver++'s kernel looks D ahead from the particle's own past, which keeps the chain of order two:
 the past belongs to the particle, and is resampled with it.
 
-A set ends as `draws` of its P particles, taken systematically by weight and shuffled. Sample k belongs to set
-k // draws, whatever n is; sets share nothing, so their log-evidences are independent estimates. Draws that
-share an ancestor can be moved apart by MALA (samplers/mala.py), which also takes the likelihood as it is.
+A set ends as `draws` of its P particles, taken in the same way by weight and shuffled. Sample k belongs to
+set k // draws, whatever n is; sets share nothing, so their log-evidences are independent estimates. Draws
+that share an ancestor can be moved apart by MALA (samplers/mala.py), which takes the likelihood as it is,
+too.
 """
 
 import math
@@ -30,6 +31,7 @@ from invsolve.linalg import dot
 from invsolve.posterior import Posterior, Twisted
 from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
+from invsolve.samplers.ordering import neighbours
 from invsolve.samplers.predictors import DPMpp, Memory, Predictor
 from invsolve.sde import GRIDS, SDE, grid_times
 
@@ -137,7 +139,7 @@ class TwistedSMC:
             ess.append(cloud.ess)
             last = cloud
         noise = replace(self._noise(posterior, seed, k), n=self.draws)
-        chosen = systematic(last.log_weights, self.draws, _uniform(noise, "draws"))
+        chosen = systematic(last.log_weights, self.draws, _uniform(noise, "draws"), last.mean.mean)
         order = replace(noise, shape=(), dtype=torch.float64)("order").argsort()
         drawn = last.mean.mean[chosen[order]]
         if self.moves:
@@ -163,7 +165,7 @@ class TwistedSMC:
         """Return the cloud with equal weights where its effective sample size is low."""
         if cloud.ess >= self.ess * self.particles:
             return cloud
-        chosen = systematic(cloud.log_weights, self.particles, _uniform(noise, "resample"))
+        chosen = systematic(cloud.log_weights, self.particles, _uniform(noise, "resample"), cloud.mean.mean)
         return replace(
             cloud,
             x=cloud.x[chosen],
@@ -207,11 +209,13 @@ class TwistedSMC:
         return Twisted(*(torch.cat([getattr(part, name) for part in parts]) for name in names))
 
 
-def systematic(log_weights: Tensor, n: int, u: float) -> Tensor:
-    """Choose n rows, row i about n w_i times: the comb (j + u) / n laid on the cumulated weights."""
+def systematic(log_weights: Tensor, n: int, u: float, alike: Tensor) -> Tensor:
+    """Choose n rows, row i about n w_i times: the comb (j + u) / n laid on the weights, cumulated in an order
+    that puts rows of `alike` (P, *event) beside those that resemble them."""
+    order = neighbours(alike)
     comb = (torch.arange(n, dtype=torch.float64, device=log_weights.device) + u) / n
-    edges = log_weights.double().exp().cumsum(0)
-    return torch.searchsorted(edges / edges[-1], comb).clamp_max(len(log_weights) - 1)
+    edges = log_weights[order].double().exp().cumsum(0)
+    return order[torch.searchsorted(edges / edges[-1], comb).clamp_max(len(order) - 1)]
 
 
 def _weigh(log_weights: Tensor) -> tuple[Tensor, float, float]:
