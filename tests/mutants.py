@@ -39,6 +39,13 @@ IMAGES = "tests/test_exactness.py -k defaults_with_50_steps"
 
 MUTANTS = [
     Mutant(
+        "patience with a derivative that needs none",
+        "guidance.py",
+        "steps if known else self.patience",
+        "self.patience",
+        "tests/test_guidance.py -k small_singular",
+    ),
+    Mutant(
         "a solve that gives up early",
         "guidance.py",
         "after which a sample's solve stops\"] = 4",
