@@ -293,7 +293,7 @@ def test_data_wider_than_the_noise_of_the_sde_keep_their_width(predictor):
     prior = GaussianPrior(torch.tensor([1000.0, 0.0], dtype=torch.float64), torch.tensor([1e4, 4e4]))
     samples = PC(predictor, steps=100)(Posterior(prior, sde=VE(sigma_max=50.0)), 4000, 0)
     ratio = samples.std(0) / torch.tensor([100.0, 200.0])
-    assert (ratio - 1).abs().max() < 0.05  # 0.02 is the start, 0.03 the floor of 4,000; from 50 up it is 0.4 to 0.8
+    assert (ratio - 1).abs().max() < 0.05  # the start 0.02, the floor 0.03; from 50 up 0.4 to 0.8
 
 
 @pytest.mark.parametrize("sde", SDES, ids=str)
@@ -301,4 +301,4 @@ def test_a_few_dozen_steps_give_data_of_every_width_their_own(sde):
     sds = torch.logspace(-1.5, 0.5, 40, dtype=torch.float64)
     prior = GaussianPrior(torch.zeros(40, dtype=torch.float64), sds**2)
     samples = PC(steps=40)(Posterior(prior, sde=sde), 10_000, 0)
-    assert abs(float((samples.std(0) / sds).mean()) - 1) < 0.02  # measured 0.01; the weight of 2M gives 0.03 to 0.05
+    assert abs(float((samples.std(0) / sds).mean()) - 1) < 0.02  # measured 0.01; by the weight of 2M 0.03
