@@ -48,6 +48,7 @@ class _Gaussians(Prior):
     log_weights: Tensor
     event: tuple[int, ...]
     white: bool
+    closed_form = True
 
     def _store(self, means: Tensor, weights: Tensor, spectra: Tensor, bases: Tensor | None) -> None:
         dtype = means.dtype if means.is_floating_point() else torch.get_default_dtype()

@@ -148,16 +148,20 @@ class MomentMatching(Guidance):
 
     The residual of conjugate gradients rises before it falls where A C A^T is ill conditioned, as under a
     blur: a patience of 2 stops there with the mean wrong by 0.2 posterior standard deviations, one of 4 with
-    0.02, and more brings nothing.
+    0.02, and more brings nothing. The derivative of a prior in closed form is a true covariance: there the
+    solve goes on to a tenth of the tolerance, with no patience to lose, lest small singular values of A under
+    small noise be left to the prior.
     """
 
-    cg_steps: Annotated[int, "conjugate-gradient steps at most, one vector-Jacobian product each"] = 20
+    cg_steps: Annotated[
+        int | None, "conjugate-gradient steps at most, one product each; by default 20, 100 in closed form"
+    ] = None
     tolerance: Annotated[float, "relative residual at which a sample's solve stops"] = 0.01
     patience: Annotated[int, "steps without a smaller residual after which a sample's solve stops"] = 4
 
     def __post_init__(self) -> None:
         """Refuse a solve that cannot start."""
-        if self.cg_steps < 1 or not 0 <= self.tolerance < 1:
+        if (self.cg_steps is not None and self.cg_steps < 1) or not 0 <= self.tolerance < 1:
             raise InputError(
                 f"cg_steps must be >= 1, but it is {self.cg_steps}; "
                 f"or tolerance must be in [0, 1), but it is {self.tolerance}."
@@ -178,12 +182,13 @@ class MomentMatching(Guidance):
             return torch.addcmul(linear.A(shift), variance, p), shift
 
         r = linear.y.to(predicted) - predicted
-        beyond = at.beyond.to(r.device)
-        patience = torch.where(beyond, self.cg_steps, self.patience)  # a surrogate is a true covariance
+        beyond, known = at.beyond.to(r.device), at.prior.closed_form
+        steps = self.cg_steps or (100 if known else 20)
+        patience = torch.where(beyond, steps, steps if known else self.patience)  # of a true covariance: all
         loose = (_FORGIVEN * at.level).clamp_min(1).to(r)
-        tolerance = self.tolerance * torch.where(beyond, loose, 1.0)
+        tolerance = self.tolerance * torch.where(beyond, loose, 0.1 if known else 1.0)
         divide = _nearly_inverse(at, linear, variance)
-        return at.shift_to_score(robust_cg(apply, r, self.cg_steps, tolerance, patience, divide))
+        return at.shift_to_score(robust_cg(apply, r, steps, tolerance, patience, divide))
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log N(y; A D, A C A^T + V)."""

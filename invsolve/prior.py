@@ -56,6 +56,7 @@ class Prior(nn.Module, ABC):
     sigma_min = 0.0  # the noise levels it was trained on, in physical units
     sigma_max = float("inf")
     precision = 1e-5  # relative error of its arithmetic: rows may differ by it beside others
+    closed_form = False  # whether its derivative is a true covariance: symmetric, and not negative
     surrogate: Surrogate | None = None  # where the derivative of the denoiser is not to be trusted
     halo: int | None = None  # pixels around one that its answer depends on; None for the whole image
     stride = 1  # grid in pixels that a part of an image has to keep to

@@ -12,6 +12,7 @@ import hashlib
 import math
 from collections.abc import Hashable
 from dataclasses import dataclass, replace
+from operator import index
 
 import torch
 from torch import Tensor
@@ -66,5 +67,5 @@ class Noise:
 
     def _block(self, block: int, size: int, key: tuple[Hashable, ...]) -> Tensor:
         generator = torch.Generator(self.device)
-        generator.manual_seed(seed_of(self.seed, self.content, block, key))
+        generator.manual_seed(seed_of(index(self.seed), self.content, block, key))
         return torch.randn(size, *self.shape, generator=generator, dtype=self.dtype, device=self.device)

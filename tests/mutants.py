@@ -39,6 +39,27 @@ IMAGES = "tests/test_exactness.py -k defaults_with_50_steps"
 
 MUTANTS = [
     Mutant(
+        "the weight of 2M's difference in the SDE form",
+        "samplers/predictors.py",
+        'rate = 4 / 3 if self.kind == "sde" else 1.0',
+        "rate = 1.0",
+        "tests/test_samplers.py -k every_width",
+    ),
+    Mutant(
+        "a start within the data",
+        "samplers/pc.py",
+        "posterior.span(_BEYOND)",
+        "posterior.span()",
+        "tests/test_samplers.py -k keep_their_width",
+    ),
+    Mutant(
+        "patience with a derivative that needs none",
+        "guidance.py",
+        "steps if known else self.patience",
+        "self.patience",
+        "tests/test_guidance.py -k small_singular",
+    ),
+    Mutant(
         "a solve that gives up early",
         "guidance.py",
         "after which a sample's solve stops\"] = 4",

@@ -123,6 +123,26 @@ def test_an_error_in_the_jacobian_leaves_moment_matching_bounded(kind, share):
         assert float(shift.max()) < 8.0  # the norm of a draw itself; plain CG reaches 1e4 and more
 
 
+def ill_conditioned(d):
+    """A (d, d) matrix whose singular values fall from 1 to 1e-4."""
+    each = [torch.randn(d, d, generator=generator(k), dtype=torch.float64) for k in (1, 2)]
+    u, v = (torch.linalg.qr(square)[0] for square in each)
+    return u @ torch.diag(torch.logspace(0, -4, d, dtype=torch.float64)) @ v.mT
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_by_default_moment_matching_leaves_no_small_singular_value_to_the_prior(dtype, level):
+    prior = GaussianPrior(torch.linspace(0, 1, 40, dtype=dtype), torch.linspace(0.02, 0.4, 40))
+    likelihood = measured(prior, operators.matrix(ill_conditioned(40).to(dtype)), 1e-3)
+    posterior = exact_posterior(prior, likelihood)
+    x, t = draws(posterior, SDES[0], level)
+    off = guide(MomentMatching(), prior, likelihood, SDES[0], x, t)
+    off = level**2 * (off - guide(Exact(), prior, likelihood, SDES[0], x, t)).double()
+    rooted = posterior.spectra.double().rsqrt() * (off @ posterior.bases[0].double())
+    assert float(rooted.square().mean().sqrt()) < 0.5  # posterior sds; patience leaves 2 to 5
+
+
 @pytest.mark.parametrize("share", [0.01, 0.05])
 def test_sampling_with_a_wrong_jacobian_stays_near_the_posterior(share):
     prior, likelihood, exact = gaussian_problem("blur", 8)

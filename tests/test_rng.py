@@ -23,6 +23,13 @@ def test_every_part_of_the_key_counts(other):
     assert not torch.equal(Noise(**key)(1), Noise(**key)(2))
 
 
+@pytest.mark.parametrize("seed", [np.int64(3), torch.tensor(3)], ids=["numpy", "torch"])
+def test_a_seed_is_its_number_whatever_its_type(seed):
+    assert torch.equal(Noise(seed, "y", 5, (2,))(1), Noise(3, "y", 5, (2,))(1))
+    with pytest.raises(TypeError):
+        Noise(3.5, "y", 5, (2,))(1)
+
+
 def test_noise_is_standard_normal_and_uncorrelated():
     z = Noise(0, "", 4000, (16,), dtype=torch.float64)()
     assert float(z.mean().abs()) < 4 / 64000**0.5  # four standard errors

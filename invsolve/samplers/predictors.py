@@ -177,8 +177,14 @@ class DPMpp(Predictor):
     h) towards D, D's first difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second
     difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each
     step, ode (eta = 0) none. Lu et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in
-    k-diffusion. At equal steps 3M is less biased where D is smooth, as an exact prior's is; a network's is
-    not, and there the spread of 2M is right and that of 3M too wide.
+    k-diffusion, save for the weight of D1 in the SDE form of 2M.
+
+    Along the reverse SDE D is a martingale: nothing is to be extrapolated, and D1, which is noise of the last
+    step, is there to make up for Cov[x_0 | x_t], which a step from D alone leaves out. (1 - exp(-2 h)) / 2
+    makes up for too much: samples of a Gaussian are up to 4 % too wide at 40 steps, 8 % at 25. Any weight h +
+    O(h^2) is of order two; (1 - exp(-8 h / 3)) 3/8 leaves 1 % and 5 % at worst, whatever the variance. 3M is
+    less biased still where D is smooth, as an exact prior's is; a network's is not, and there its spread is
+    too wide.
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"
@@ -225,7 +231,8 @@ class DPMpp(Predictor):
         r0 = last.length / now.length
         d0 = (now.mean - last.mean) / r0
         if self.order == 2 or last.last is None:
-            return -math.expm1(-eh) / 2 * d0
+            rate = 4 / 3 if self.kind == "sde" else 1.0  # times 2 h, or h
+            return -math.expm1(-rate * eh) / (2 * rate) * d0
         r1 = last.last.length / now.length
         d1 = (last.mean - last.last.mean) / r1
         phi_2 = math.expm1(-eh) / eh + 1
