@@ -23,6 +23,7 @@ from invsolve.operators import picture, unknown_shape
 from invsolve.rng import Noise
 from invsolve.run import parts
 from invsolve.run.estimate import estimate_sigma_y
+from invsolve.run.foreign import check_foreign
 from invsolve.run.problem import Problem
 from invsolve.run.settings import Tables
 
@@ -109,21 +110,9 @@ def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = Non
             f"the image behind {source.path} has {sides} pixels; at least {MIN_SIDE} a side are needed."
         )
     parts.build_prior(source.tables, shape, source.device)
-    if not parts.is_own("operator", source.operator) and hasattr(operator, "A_adjoint"):
-        _check_adjoint(operator, shape, source.operator)
+    if not parts.is_own("operator", source.operator):
+        check_foreign(operator, shape, source.operator)
     return operator
-
-
-def _check_adjoint(operator: Any, shape: tuple[int, ...], name: str) -> None:  # noqa: ANN401  a physics
-    """Hold <A x, v> against <x, A' v> once: with another A' every sample would be wrong."""
-    x, other = (Noise(seed, "adjoint", 1, shape)() for seed in (1, 2))
-    y = operator.A(x) + operator.A(other)  # half of it A x, so that a wrong scale or sign of A' shows
-    left, right = float((operator.A(x) * y).sum()), float((x * operator.A_adjoint(y)).sum())
-    if abs(left - right) > 1e-3 * float(operator.A(x).norm() * y.norm()):
-        raise PluginError(
-            f"operator {name!r} has a wrong A_adjoint: <A x, v> is {left:.4g}, <x, A_adjoint v> {right:.4g}; "
-            "see `invsolve check`."
-        )
 
 
 def _problem(
@@ -144,12 +133,23 @@ def _problem(
         sigma_y=sigma_y,
         device=source.device,
         y=y.numpy(),
-        picture=picture(operator, y[None])[0].numpy(),
+        picture=_picture(operator, y, source.operator),
         truth=truth,
         mask=_mask(known, operator),
         alpha=alpha,
         notes=notes,
     )
+
+
+def _picture(operator: Any, y: Tensor, name: str) -> Floats:  # noqa: ANN401  a physics
+    """Show the measurement as measurement.png will."""
+    shown: Floats = picture(operator, y[None])[0].numpy()
+    if shown.ndim != 3 or shown.shape[0] not in (1, 3):
+        raise PluginError(
+            f"operator {name!r} shows its measurement as {shown.shape}, but a picture is (1 or 3, H, W): "
+            "give it a method picture(y) that makes one."
+        )
+    return shown
 
 
 def _mask(known: Tensor, operator: Any) -> Floats | None:  # noqa: ANN401  a physics
