@@ -2,6 +2,8 @@
 problems."""
 
 import json as text
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -73,7 +75,8 @@ def calibrate_command(
 
     folder = None if truths == "prior" else Path(truths)
     study = command.Study(tables, _size(size), problems, folder, assumed_sigma_y)
-    found = command.run(study, screen(quiet=quiet))
+    with redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
+        found = command.run(study, screen(quiet=quiet))
     data = command.write(found, study, out)
     typer.echo(text.dumps(data) if json else found.text())
 

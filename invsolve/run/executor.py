@@ -9,6 +9,7 @@ while the others go on. A worker whose parent is gone finds its pipe closed at t
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -147,6 +148,7 @@ def _deaf() -> Iterator[None]:
 def _serve(connection: Connection) -> None:
     """Live as a worker: units come in, events go out, until the pipe closes."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
+    sys.stdout = sys.stderr  # plugins may print, and stdout carries the parent's results
     import torch
 
     from invsolve.run.compute import attempt

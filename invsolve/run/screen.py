@@ -62,7 +62,7 @@ class Screen:
             last = self._states.pop(unit.id, None)
             if isinstance(event, Done) and last and last.chi2 is not None:
                 self._finished.append((unit.n, last.chi2))
-        if not self.quiet:
+        if not self.quiet and not isinstance(event, Failed):  # which is said in words of its own
             self.update()
 
     @property
@@ -84,7 +84,7 @@ class Screen:
         """Seconds left, at the rate since the first step of this start."""
         made = sum(self._samples.values())
         rest = self.total - self.already - made
-        return (time.monotonic() - self.started) * rest / made if made else None
+        return (time.monotonic() - self.started) * rest / made if made and self.started else None
 
     @contextmanager
     def sampling(self, total: float) -> Iterator[None]:
