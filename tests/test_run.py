@@ -335,6 +335,14 @@ def test_flags_win_over_the_config_and_another_part_takes_none_of_its_options():
     assert settings("b")["operator"] == {"name": "denoise"}
 
 
+def test_a_mask_given_as_a_flag_takes_the_place_of_the_share_in_the_config():
+    save("mask.png", np.where(picture(3)[..., :1] > 128, 255, 0).astype(np.uint8))
+    simulate("--out", "a", "--keep", "0.5")
+    code, _, err = invsolve("run", "--config", "a/run.toml", "--mask", "mask.png", "--out", "b")
+    assert code == 0, err
+    assert "keep" not in Path("b/run.toml").read_text()
+
+
 def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
     code, _, err = run("photo.png", "--simulate", "--operator", "operators.py:rows", "--every", "3")
     assert code == 0, err

@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -110,11 +110,12 @@ def run_command(
     tables = free.implied(tables) if kind is free else tables
     if help:
         return show_help(ctx, settings.options_of_parts(tables, registry, settings.PARTS), _OWN)
-    tables = kind.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
+    tables = presets.of_photo(with_options(ctx, tables, registry, _OWN))
+    tables = kind.resolve(tables, registry, config)
     shown = screen(quiet=quiet)
     if "preset" in tables["run"]:
         shown.note(presets.preset(tables["run"]["preset"]).note())
-    with _resumable():
+    with _resumable(), redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
         outcome = kind.run(tables, out, shown, overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
