@@ -59,6 +59,15 @@ def test_where_all_is_named_nothing_was_chosen(world):  # noqa: F811
     assert "chosen" not in metrics("a")
 
 
+def test_nothing_is_chosen_for_a_sampler_that_uses_no_guidance(forward):
+    code, out, err = simulate("--operator", "forward.py:bent", "--sampler", "daps", "--out", "a")
+    assert code == 0, err
+    assert "guidance" not in out + err
+    assert "chosen" not in metrics("a")
+    named = simulate("--sampler", "daps", "--guidance", "dps", "--out", "b")
+    assert "the sampler uses no guidance: DPS is left out" in named[2]
+
+
 def test_a_nonlinear_operator_takes_dps(forward):
     code, out, err = simulate("--operator", "./forward.py:bent", "--out", "a")
     assert code == 0, err

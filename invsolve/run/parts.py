@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -208,13 +208,16 @@ def settled(tables: Tables, prior: Prior, likelihood: Likelihood | None) -> tupl
         return tables, ""
     given = [kind for kind in ("predictor", "corrector") if tables[kind]["name"] != NAMES[kind]]
     found = choice.choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
+    if not getattr(registry().get("sampler", found.sampler), "uses_guidance", True):
+        found = replace(found, guidance=None)
     taken = {"sampler": found.sampler, "guidance": found.guidance or STAND_INS["guidance"]}
     own = {
         kind: _taken(kind, tables.get(kind, {}), found, taken[kind])
         for kind, name in names.items()
         if name == choice.AUTO
     }
-    return {**tables, **own}, str(found)
+    nothing = found.guidance is None and names["sampler"] != choice.AUTO
+    return {**tables, **own}, "" if nothing else str(found)
 
 
 def _taken(
