@@ -119,6 +119,19 @@ def test_a_run_of_several_goes_on_image_by_image():
     assert all(torch.equal(samples(f"b/{name}"), values) for name, values in before.items())
 
 
+def test_an_input_that_changes_while_the_run_is_at_work_is_not_taken_for_done(monkeypatch):
+    def close(work, kept=drive._Work._close):
+        save("photo.png", picture(9))
+        kept(work)
+
+    with monkeypatch.context() as during:
+        during.setattr(drive._Work, "_close", close)
+        assert simulate("--out", "a")[0] == 0
+    code, _, err = simulate("--out", "a")
+    assert code == 2
+    assert "input sha256" in err
+
+
 def test_a_failed_unit_is_tried_again_by_the_same_command():
     Path("moody").touch()
     assert simulate(*BATCH, prior="moody")[0] == 3
