@@ -21,7 +21,7 @@ from invsolve.run.inputs import Input, directories, expand, read
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables, resolve, to_toml
 from invsolve.run.tables import row_of, write_table
-from invsolve.run.units import Unit, chunk_size
+from invsolve.run.units import Unit, chunk_size, cost
 
 if TYPE_CHECKING:
     from invsolve.images import LoadedImage
@@ -134,7 +134,7 @@ class _Work:
             return 0
         pixels = first.pixels[0].size if first else _WORTH
         units = len(self.inputs) * -(-run["samples"] // chunk_size(self.tables, pixels, "cpu"))
-        work = len(self.inputs) * run["samples"] * run["steps"] * pixels
+        work = len(self.inputs) * run["samples"] * cost(self.tables) * pixels
         count = min(cores(), units)
         return count if count > 1 and work >= _WORTH else 0
 

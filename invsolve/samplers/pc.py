@@ -32,11 +32,12 @@ _ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat 
 @dataclass(frozen=True)
 class Step:
     """State after step i of the walk, at time t: x (n, *event). The last one is the sample itself, at t =
-    0."""
+    0. share of the walk is done, 0 to 1, where that does not follow from i."""
 
     i: int
     t: float
     x: Tensor
+    share: float | None = None
 
 
 @dataclass(frozen=True)
