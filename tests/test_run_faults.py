@@ -13,7 +13,7 @@ from running import invsolve, picture, run, save, simulate, world  # noqa: F401 
 
 from invsolve.files import write_whole
 from invsolve.result import Result
-from invsolve.run import shards
+from invsolve.run import outputs, shards
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -365,3 +365,14 @@ def test_what_a_plugin_prints_stays_out_of_the_results():
     said = run("photo.png", "--simulate", "--operator", "operators.py:chatty", "--json")
     assert json.loads(said[1])["samples"] == 2
     assert "chat" in said[2]
+
+
+def test_a_chi2_beyond_all_numbers_is_doubted_in_words():
+    assert outputs._doubts({"chi2": None}, simulated=False)[0].startswith("chi2 is infinite")
+    assert "--steps" in outputs._doubts({"chi2": 24.2}, simulated=True)[0]
+    assert "--sigma-y" in outputs._doubts({"chi2": 24.2}, simulated=False)[0]
+
+
+@pytest.mark.parametrize("name", ["needing", "empty"])
+def test_a_file_s_prior_that_is_none_is_its_own_fault(name):
+    assert_refused(simulate(prior=name), 7, f"prior.py:{name}")

@@ -5,7 +5,6 @@ the share of samples to which the guiding classifier itself gives the label: nea
 independent classifier says more. log_likelihood is the mean of log p(y | x_0), nats.
 """
 
-import json
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,6 +21,7 @@ from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.images import save_png
 from invsolve.likelihood import Classifier, Likelihood
+from invsolve.plain_json import json_text
 from invsolve.posterior import Posterior
 from invsolve.result import Result
 from invsolve.run import parts
@@ -56,7 +56,7 @@ def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: J
     result.save(out / "posterior.h5")
     _pictures(out, result)
     metrics = _metrics(result, posterior)
-    write_whole(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_whole(out / "metrics.json", json_text(metrics, 1).encode())
     return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": _notes(tables)}
 
 

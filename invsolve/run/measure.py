@@ -27,7 +27,7 @@ from invsolve.run.foreign import check_foreign
 from invsolve.run.problem import Problem
 from invsolve.run.settings import Tables
 
-__all__ = ["Source", "make"]
+__all__ = ["Source", "check_sigma_y", "make"]
 
 _CROPS = {
     "superres": "factor"
@@ -65,7 +65,7 @@ def _simulated(source: Source) -> Problem:
     operator = _operator(source, truth.shape)
     x = torch.from_numpy(truth)[None]
     clean, known = operator.A(x)[0], measured_entries(operator, tuple(truth.shape), x)
-    sigma_y = _checked(float(tables["run"]["sigma_y"]), operator)
+    sigma_y = check_sigma_y(float(tables["run"]["sigma_y"]), operator)
     content = hashlib.sha256(truth.tobytes()).hexdigest()
     noise = Noise(int(tables["run"]["seed"]), content, 1, tuple(clean.shape))("measurement")[0]
     y = torch.where(known, clean + sigma_y * noise, torch.zeros(()))
@@ -92,7 +92,7 @@ def _measured(source: Source) -> Problem:
         sigma_y = estimate_sigma_y(pixels, known.numpy())
         notes.append(f"sigma_y {sigma_y:.4g}, estimated from the photo")
     truth = _truth(source.tables, shape)
-    sigma_y = _checked(sigma_y, operator)
+    sigma_y = check_sigma_y(sigma_y, operator)
     return _problem(source, operator, y, known, sigma_y, truth=truth, alpha=alpha, notes=notes)
 
 
@@ -205,9 +205,9 @@ def _truth(tables: Tables, shape: tuple[int, ...]) -> Floats | None:
     return truth
 
 
-def _checked(sigma_y: float, operator: Any) -> float:  # noqa: ANN401  a physics
+def check_sigma_y(sigma_y: float, operator: Any) -> float:  # noqa: ANN401  a physics
     """Refuse a noise level of 8-bit units where measurements are images in [0, 1]."""
-    if sigma_y <= 1:
+    if sigma_y <= 1 or len(getattr(operator, "shape", ())) != 3:
         return float(sigma_y)
     of_white = operator.A(torch.ones(1, *operator.shape))
     if float(of_white.min()) >= -1e-3 and float(of_white.max()) <= 1 + 1e-3:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve import choice
-from invsolve.errors import InputError
+from invsolve.errors import InputError, PluginError
 from invsolve.gamma import parse_gamma
 from invsolve.guidance import MomentMatching
 from invsolve.hookspecs import GROUP
@@ -184,8 +184,10 @@ def _loaded(table: str, device: str) -> Prior:
 
         hints = {key: value for key, value in tables["prior"].items() if key != "name"}
         return catalogue.load_prior(name, **hints).to(device)
-    prior: Prior = build("prior", tables).to(device)
-    return prior
+    prior = build("prior", tables)
+    if not isinstance(prior, Prior):
+        raise PluginError(f"prior {name!r} made a {type(prior).__name__}, but a prior is an invsolve Prior.")
+    return prior.to(device)
 
 
 def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posterior, n, seed, first)

@@ -14,6 +14,7 @@ from typing import Any
 
 from invsolve.errors import InputError
 from invsolve.files import sha256_of, write_whole
+from invsolve.plain_json import json_text
 from invsolve.run.inputs import Input
 from invsolve.run.settings import PARTS, Tables, flat
 
@@ -84,7 +85,7 @@ def finish(
         "outputs": {str(path.relative_to(out)): path.stat().st_size for path in outputs},
         "reports": reports,
     }
-    write_whole(out / FINISHED, json.dumps(record, indent=1).encode())
+    write_whole(out / FINISHED, json_text(record, 1).encode())
 
 
 def _outputs(directory: Path) -> list[Path]:
