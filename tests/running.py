@@ -50,6 +50,10 @@ def moody():
     prior.shape = (3, None, None)
     return prior
 def limited(): return _made(sigma_max=40.0)
+class _Leaving(White):
+    def denoise(self, x, sigma):
+        raise SystemExit(5)
+def leaving(): return _Leaving()
 def needing(shape): return _made()
 def empty(): return 3
 def hungry():

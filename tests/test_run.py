@@ -352,6 +352,24 @@ def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
     assert settings("photo-rows")["operator"]["every"] == 3
 
 
+def test_two_parts_may_be_of_one_file(world):  # noqa: F811
+    both = (world / "prior.py").read_text() + (world / "operators.py").read_text()
+    (world / "mine.py").write_text(both)
+    words = (
+        "--simulate",
+        "--operator",
+        "mine.py:rows",
+        "--prior",
+        "mine.py:white",
+        "--steps",
+        5,
+        "--samples",
+        1,
+    )
+    code, _, err = invsolve("run", "photo.png", *words, "--device", "cpu", "--out", "a")
+    assert code == 0, err
+
+
 def test_a_measurement_that_contradicts_its_noise_is_doubted():
     _, out, _ = measured("seen.png", None, operator="denoise", sigma_y="0.9")
     assert "is --sigma-y right?" in out

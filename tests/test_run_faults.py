@@ -376,3 +376,19 @@ def test_a_chi2_beyond_all_numbers_is_doubted_in_words():
 @pytest.mark.parametrize("name", ["needing", "empty"])
 def test_a_file_s_prior_that_is_none_is_its_own_fault(name):
     assert_refused(simulate(prior=name), 7, f"prior.py:{name}")
+
+
+def test_a_prior_that_ends_the_program_fails_its_unit_alone():
+    code, _, err = simulate("--out", "a", prior="leaving")
+    assert code == 3
+    assert "SystemExit: 5" in err
+
+
+@pytest.mark.parametrize("kind", ["sde", "guidance", "corrector"])
+def test_a_part_of_another_kind_is_named(kind):
+    assert_refused(simulate(f"--{kind}", "prior.py:white"), 7, kind, "White")
+
+
+def test_a_file_without_the_name_of_a_part_lists_what_it_has():
+    said = run("photo.png", "--simulate", "--operator", "operators.py")
+    assert_refused(said, 2, "which part of operators.py", "brightness")

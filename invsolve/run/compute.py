@@ -35,16 +35,24 @@ def _ready(directory: Path, written: int) -> tuple[Problem, parts.Parts]:
     return problem, parts.Parts.of(problem)
 
 
+def _written(path: Path) -> int:
+    """When a file was written, ns; OutputError where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        raise OutputError(f"{path} is gone. The same command makes it again.") from None
+
+
 def attempt(unit: Unit) -> Iterator[Event]:
     """Compute a unit and write its shard; whatever goes wrong becomes an event."""
     try:
-        problem, made = _ready(unit.directory, (unit.directory / PROBLEM).stat().st_mtime_ns)
+        problem, made = _ready(unit.directory, _written(unit.directory / PROBLEM))
         shard = yield from _shard(unit, problem, made)
         write_shard(unit.shard, shard)
         yield Done(unit)
     except InvsolveError as error:
         yield Failed(unit, str(error), error.exit_code)
-    except Exception as error:  # a plugin may raise anything, and other units go on
+    except (Exception, SystemExit) as error:  # a plugin may raise anything, and other units go on
         if _memory(error):
             yield Failed(unit, _NO_MEMORY, 4)
         else:
@@ -109,6 +117,6 @@ def share_of(step: Step, steps: int) -> float:
     return step.i / (steps + 1) if step.share is None else step.share
 
 
-def _memory(error: Exception) -> bool:
+def _memory(error: BaseException) -> bool:
     """Whether this is lack of memory: torch on a CPU says so in words only."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -16,7 +16,7 @@ from torch import Tensor
 from invsolve import choice
 from invsolve.errors import InputError, PluginError
 from invsolve.gamma import parse_gamma
-from invsolve.guidance import MomentMatching
+from invsolve.guidance import Guidance, MomentMatching
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, Likelihood, measured_entries
 from invsolve.options import check_table
@@ -26,6 +26,9 @@ from invsolve.prior import Prior
 from invsolve.priors.tiled import overhead, why_whole
 from invsolve.run.settings import NAMES, STAND_INS, Tables, defaults_of, is_weight_file
 from invsolve.run.tile import AUTO, chosen
+from invsolve.samplers.correctors import Corrector
+from invsolve.samplers.predictors import Predictor
+from invsolve.sde import SDE
 
 if TYPE_CHECKING:
     from invsolve.run.problem import Problem
@@ -44,6 +47,14 @@ __all__ = [
     "tile_notes",
     "tiled",
 ]
+
+_CLASSES: dict[str, type] = {
+    "prior": Prior,
+    "sde": SDE,
+    "guidance": Guidance,
+    "predictor": Predictor,
+    "corrector": Corrector,
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,13 @@ def build(kind: str, tables: Tables, *args: object, more: dict[str, object] | No
     table = dict(tables[kind])
     name = str(table.pop("name"))
     options = check_table(kind, registry().options(kind, name), table)  # lists become tuples, texts paths
-    return registry().build(kind, name, *args, options=options | (more or {}))
+    made = registry().build(kind, name, *args, options=options | (more or {}))
+    wanted = _CLASSES.get(kind, object)
+    if not isinstance(made, wanted):
+        raise PluginError(
+            f"{kind} {name!r} made a {type(made).__name__}, but a {kind} is an invsolve {wanted.__name__}."
+        )
+    return made
 
 
 def build_operator(tables: Tables, shape: tuple[int, ...], device: str, alpha: object = None) -> Any:  # noqa: ANN401  a physics
@@ -184,10 +201,8 @@ def _loaded(table: str, device: str) -> Prior:
 
         hints = {key: value for key, value in tables["prior"].items() if key != "name"}
         return catalogue.load_prior(name, **hints).to(device)
-    prior = build("prior", tables)
-    if not isinstance(prior, Prior):
-        raise PluginError(f"prior {name!r} made a {type(prior).__name__}, but a prior is an invsolve Prior.")
-    return prior.to(device)
+    prior: Prior = build("prior", tables).to(device)
+    return prior
 
 
 def build_sampler(tables: Tables) -> Any:  # noqa: ANN401  any callable (posterior, n, seed, first)
