@@ -352,6 +352,13 @@ def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
     assert settings("photo-rows")["operator"]["every"] == 3
 
 
+def test_a_noise_level_may_be_a_quotient():
+    assert simulate("--sigma-y", "25.5/255", "--out", "a")[0] == 0
+    assert settings("a")["run"]["sigma_y"] == 0.1
+    assert "'25/'" in simulate("--sigma-y", "25/", "--out", "b")[2]
+    assert "'1/0'" in simulate("--sigma-y", "1/0", "--out", "b")[2]
+
+
 def test_two_parts_may_be_of_one_file(world):  # noqa: F811
     both = (world / "prior.py").read_text() + (world / "operators.py").read_text()
     (world / "mine.py").write_text(both)
