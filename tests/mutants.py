@@ -692,10 +692,10 @@ MUTANTS = [
         "tests/test_choice.py -k misfit_falls",
     ),
     Mutant(
-        "progress takes a unit in hand for a finished one",
+        "progress takes a failed unit for a finished one",
         "run/screen.py",
-        "self._states.pop(unit.id, None)",
-        "self._states.get(unit.id)",
+        "if isinstance(event, Done) and last",
+        "if last",
         "tests/test_screen.py -k a_failed_unit",
     ),
     Mutant(
