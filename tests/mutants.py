@@ -701,8 +701,8 @@ MUTANTS = [
     Mutant(
         "chi2 of finished units is not weighed by their samples",
         "run/screen.py",
-        "sum(n * chi2 for n, chi2 in self._finished)",
-        "sum(chi2 for n, chi2 in self._finished)",
+        "sum(n * chi2 for n, chi2 in finished)",
+        "sum(chi2 for n, chi2 in finished)",
         "tests/test_screen.py -k weighed",
     ),
     Mutant(

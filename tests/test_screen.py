@@ -41,6 +41,13 @@ def test_chi2_of_finished_units_is_weighed_by_their_samples():
     assert shown.chi2() == "chi2 1.25"
 
 
+def test_the_last_line_is_of_all_samples_though_a_shard_is_still_being_written(capsys):
+    a, b = units(2)
+    lines = said([Tick(a, 1.0, 1.0), Done(a), Tick(b, 1.0, 3.0)], 2, capsys)
+    assert lines[-1].startswith("100%")
+    assert "chi2 2  " in lines[-1]
+
+
 def test_a_failed_unit_is_over_and_has_no_chi2(capsys):
     a, b = units(2)
     lines = said([Tick(a, 0.5, 7e9), Failed(a, "NaN"), Tick(b, 1.0, 1.0), Done(b)], 2, capsys)

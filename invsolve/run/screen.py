@@ -72,13 +72,14 @@ class Screen:
 
     def chi2(self) -> str:
         """Say the chi2 of the finished samples or, before there are any, of the unit furthest on."""
-        if self._finished:
-            total = sum(n for n, _ in self._finished)
-            return f"chi2 {sum(n * chi2 for n, chi2 in self._finished) / total:.3g}"
+        over = [(s.unit.n, s.chi2) for s in self._states.values() if s.share >= 1 and s.chi2 is not None]
+        finished = self._finished + over  # whose shards are being written
+        if finished:
+            return f"chi2 {sum(n * chi2 for n, chi2 in finished) / sum(n for n, _ in finished):.3g}"
         furthest = max(self._states.values(), key=lambda tick: tick.share, default=None)
         if furthest is None or furthest.chi2 is None:
             return ""
-        return f"chi2 {furthest.chi2:.3g}{' on its way down' if furthest.share < 1 else ''}"
+        return f"chi2 {furthest.chi2:.3g} on its way down"
 
     def left(self) -> float | None:
         """Seconds left, at the rate since the first step of this start."""
