@@ -20,10 +20,7 @@ __all__ = ["Unit", "chunk_size", "cost", "plan"]
 _PIXEL_STEPS = 256 * 256 * 50  # 10 to 25 s on one core with the photo prior
 _STEP = 2.4  # network calls of a step of pc with moment matching: one, and a derivative or two
 _LANGEVIN = 0.05  # network calls that a Langevin step on the likelihood costs, measured with a blur
-_ADAPTIVE = (
-    160.0,
-    1.1e-3,
-)  # such steps that the adaptive ODE costs at its default tolerances, measured on a photo
+_ADAPTIVE = 160.0, 1.1e-3  # such steps of the adaptive ODE at most, with the sum of its default tolerances
 _MOST = {"cpu": 4, "cuda": 32}  # samples of a unit at most: small images must fill several processes too
 _SPEED = {"cpu": 1, "cuda": 16}
 
