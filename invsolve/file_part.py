@@ -69,6 +69,9 @@ def _own(module: ModuleType) -> list[str]:
 
 
 def _missing(path: Path, name: str, own: list[str]) -> str:
+    offered = f"It defines: {', '.join(own) or 'nothing'}. Write ./file.py:NAME."
+    if not name:
+        return f"which part of {path} is meant? {offered}"
     near = get_close_matches(name, own, n=1, cutoff=0.5)
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"{path} has no {name!r}.{hint} It defines: {', '.join(own) or 'nothing'}. Write ./file.py:NAME."
+    return f"{path} has no {name!r}.{hint} {offered}"

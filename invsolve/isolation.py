@@ -17,11 +17,12 @@ __all__ = ["guarded", "reason"]
 
 @contextlib.contextmanager
 def guarded(subject: str) -> Iterator[None]:
-    """Turn every exception but ours and Ctrl-C into a PluginError "subject is broken: reason"."""
+    """Turn what is raised into a PluginError "subject is broken: reason": all but ours, Ctrl-C and lack of
+    memory."""
     try:
         with contextlib.redirect_stdout(sys.stderr):
             yield
-    except (KeyboardInterrupt, InvsolveError):
+    except (KeyboardInterrupt, InvsolveError, MemoryError):  # for lack of memory nobody is to blame
         raise
     except BaseException as error:  # whatever a plugin raised, sys.exit too, is what this is for
         raise PluginError(f"{subject} is broken: {reason(error)}") from error

@@ -147,14 +147,15 @@ def summary(
     """Collect the metrics of a run; what needs a truth, or two samples, is left out where there is none.
 
     samples (n, C, H, W); picture (C, H, W) shows the measurement (operators.picture) and is clipped to [0,
-    1]; mask (1 or C, H, W) is 1 where a pixel was seen; antithetic as in dispersion. psnr and ssim of
-    "sample" are means over the samples.
+    1], or left out where it is of another shape than the truth; mask (1 or C, H, W) is 1 where a pixel was
+    seen; antithetic as in dispersion. psnr and ssim of "sample" are means over the samples.
     """
     result: dict[str, Any] = {"chi2": chi2(samples, y, operator, sigma_y)}
     if truth is None:
         return result
     draws, x0 = array(samples), array(truth)
-    shown = {} if picture is None else {"measurement": [array(picture).clip(0, 1)]}
+    fits = picture is not None and array(picture).shape == x0.shape
+    shown = {"measurement": [array(picture).clip(0, 1)]} if fits else {}
     shown |= {"mean": [draws.mean(0, dtype=np.float64)], "sample": list(draws)}
     for name, score in (("psnr", psnr), ("ssim", ssim)):
         if score is psnr or (x0.ndim == 3 and min(x0.shape[1:]) >= _SSIM_WINDOW):

@@ -119,9 +119,9 @@ class Registry:
         """Call a part's factory; an exception not ours becomes a PluginError that names the plugin."""
         part = self.part(kind, name)
         factory = part.load()
-        if part.distribution in (GROUP, "file"):
+        if part.distribution == GROUP:
             return factory(*args, **(options or {}))
-        with guarded(f"{kind} {name!r} of {part.distribution!r}"):
+        with guarded(f"{kind} {name!r}{'' if is_file_part(name) else f' of {part.distribution!r}'}"):
             return factory(*args, **(options or {}))
 
     def owners(self, option: str) -> list[str]:

@@ -720,6 +720,27 @@ MUTANTS = [
         "tests/test_choice.py -k misfit_falls",
     ),
     Mutant(
+        "progress takes a failed unit for a finished one",
+        "run/screen.py",
+        "if isinstance(event, Done) and last",
+        "if last",
+        "tests/test_screen.py -k a_failed_unit",
+    ),
+    Mutant(
+        "chi2 of finished units is not weighed by their samples",
+        "run/screen.py",
+        "sum(n * chi2 for n, chi2 in finished)",
+        "sum(chi2 for n, chi2 in finished)",
+        "tests/test_screen.py -k weighed",
+    ),
+    Mutant(
+        "a unit forgets what a prior step costs",
+        "run/units.py",
+        'calls = 1 + sampler.get("prior_steps", 0)',
+        "calls = 1",
+        "tests/test_resume.py -k cost_counts",
+    ),
+    Mutant(
         "a preset wins over what is given",
         "run/presets.py",
         "return settings.merge(found.for_operator(None if operator is None else str(operator)), given)",

@@ -244,6 +244,13 @@ def sums(shape):
     """Sums of neighbours."""
     return operators.matrix(torch.eye(6)[:4] + torch.eye(6)[1:5], shape)
 
+class _Bare:
+    def __init__(self, shape, A):
+        self.shape, self.A = shape, A
+
+def bare(shape): return _Bare(shape, lambda x: x[..., ::2])
+def nothing(shape): return _Bare(shape, lambda x: 0 * x)
+
 def exactly():
     def sampler(posterior, n, seed, first=0):
         return exact_posterior(posterior.prior, posterior.likelihood).sample(n, seed, first)
@@ -298,6 +305,30 @@ def test_events_of_any_shape_and_operators_of_a_file_will_do():
 
 
 @pytest.mark.usefixtures("parts")
+def test_an_operator_without_an_adjoint_is_calibrated_too():
+    words = ["--problems", "3", "--samples", "3", "--sampler", "pc", "--steps", "3", "--quiet", "--json"]
+    code, out, err = command(*words, operator="./mine.py:bare")
+    assert code == 0, err
+    assert json.loads(out)["problems"] == 3
+
+
+@pytest.mark.usefixtures("parts")
+def test_an_operator_that_measures_nothing_is_refused_before_the_work():
+    code, _, err = command("--problems", "3", operator="./mine.py:nothing")
+    assert code == 7
+    assert "measures nothing" in err
+    assert "problems" not in err
+
+
+@pytest.mark.usefixtures("parts")
+def test_a_folder_that_cannot_be_written_is_found_before_the_work():
+    Path("taken").write_text("a file")
+    code, _, err = command("--problems", "3", "--out", "taken")
+    assert code == 5
+    assert "problems" not in err
+
+
+@pytest.mark.usefixtures("parts")
 def test_truths_may_be_photos():
     Path("photos").mkdir()
     Image.fromarray(np.full((16, 16), 255, dtype=np.uint8)).save("photos/white.png")
@@ -314,6 +345,7 @@ def test_truths_may_be_photos():
         (["photo.png"], "takes no INPUT"),
         (["--problems", "1"], "problems must be at least 2"),
         (["--sigma-y", "0"], "sigma_y"),
+        (["--sigma-y", "25"], "Did you mean 25/255"),
         (["--size", "a"], "--size"),
         (["--size", "8"], "does not fit"),
         (["--kep", "0.2"], "--kep"),

@@ -1,5 +1,8 @@
 """The command line's own edges: names that look like flags, and paths that are empty."""
 
+import subprocess
+import sys
+
 import pytest
 from running import invsolve, picture, save, world  # noqa: F401  a fixture
 
@@ -27,3 +30,14 @@ def test_an_empty_out_is_refused(world, words):  # noqa: F811
     assert code == 2
     assert "the path is empty" in err
     assert list(world.glob("*/")) == []
+
+
+@pytest.mark.parametrize("closed", ["1>&-", "2>&-"])
+def test_a_closed_stream_stands_in_no_way(closed):
+    command = f"{sys.executable} -m invsolve list operators {closed}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    run = f"{sys.executable} -m invsolve run no.png --operator denoise --simulate {closed}"
+    done = subprocess.run(["sh", "-c", run], capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr

@@ -4,6 +4,7 @@ import json
 import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from running import VARIANCE, invsolve, picture, save, world  # noqa: F401  a fixture
 
@@ -57,8 +58,17 @@ def big(world):  # noqa: F811  the fixture
 
 
 def run(*words, prior="white"):
+    return measured("--simulate", *words, prior=prior)
+
+
+def measured(*words, prior="white", photo="big.png"):
     few = ("--samples", 1, "--device", "cpu", "--quiet")
-    return invsolve("run", "big.png", "--simulate", "--prior", f"prior.py:{prior}", *few, *words)
+    return invsolve("run", photo, "--prior", f"prior.py:{prior}", *few, *words)
+
+
+def holes():
+    """A mask that half of the pixels pass, (32, 32, 1)."""
+    return np.where(picture(3, shape=(32, 32))[..., :1] > 128, 255, 0).astype(np.uint8)
 
 
 def settled(directory="a"):
@@ -96,6 +106,25 @@ def test_flags_win_over_the_config_and_that_over_the_preset_and_that_over_the_de
     assert (found["sde"]["unit"], found["predictor"]["name"]) == (0.5, "ancestral")
     assert found["sampler"]["antithetic"] is False
     assert (found["corrector"]["name"], found["run"]["gamma"]) == ("none", 1.0)  # defaults
+
+
+@pytest.mark.parametrize("words", [("--simulate",), ("--sigma-y", 0.1)])
+def test_a_mask_of_ones_own_takes_the_place_of_the_presets_share(big, words):
+    save("mask.png", holes())
+    inpaint = ("--preset", "dps-ffhq", "--operator", "inpaint", "--mask", "mask.png", "--steps", 2)
+    code, _, err = measured(*words, *inpaint, "--out", "a")
+    assert code == 0, err
+    assert "keep" not in settled()["operator"]
+
+
+def test_a_measured_photo_has_nothing_of_the_presets_share(big):
+    save("holes.png", np.dstack([picture(0, shape=(32, 32)), holes()]))
+    words = ("--preset", "dps-ffhq", "--sigma-y", 0.1, "--steps", 2)
+    assert measured(*words, "--out", "a", photo="holes.png")[0] == 0
+    assert invsolve("run", "--config", "a/run.toml", "--out", "b")[0] == 0
+    code, _, err = measured(*words, "--out", "c")
+    assert code == 2
+    assert "which pixels" in err
 
 
 def test_another_guidance_keeps_nothing_of_the_presets(big):

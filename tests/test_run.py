@@ -335,6 +335,14 @@ def test_flags_win_over_the_config_and_another_part_takes_none_of_its_options():
     assert settings("b")["operator"] == {"name": "denoise"}
 
 
+def test_a_mask_given_as_a_flag_takes_the_place_of_the_share_in_the_config():
+    save("mask.png", np.where(picture(3)[..., :1] > 128, 255, 0).astype(np.uint8))
+    simulate("--out", "a", "--keep", "0.5")
+    code, _, err = invsolve("run", "--config", "a/run.toml", "--mask", "mask.png", "--out", "b")
+    assert code == 0, err
+    assert "keep" not in Path("b/run.toml").read_text()
+
+
 def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
     code, _, err = run("photo.png", "--simulate", "--operator", "operators.py:rows", "--every", "3")
     assert code == 0, err
@@ -342,6 +350,31 @@ def test_an_operator_from_a_file_runs_with_its_options_and_its_mask():
     assert mask.shape == (1, 16, 24)
     assert not mask[:, ::3].any()
     assert settings("photo-rows")["operator"]["every"] == 3
+
+
+def test_a_noise_level_may_be_a_quotient():
+    assert simulate("--sigma-y", "25.5/255", "--out", "a")[0] == 0
+    assert settings("a")["run"]["sigma_y"] == 0.1
+    assert "'25/'" in simulate("--sigma-y", "25/", "--out", "b")[2]
+    assert "'1/0'" in simulate("--sigma-y", "1/0", "--out", "b")[2]
+
+
+def test_two_parts_may_be_of_one_file(world):  # noqa: F811
+    both = (world / "prior.py").read_text() + (world / "operators.py").read_text()
+    (world / "mine.py").write_text(both)
+    words = (
+        "--simulate",
+        "--operator",
+        "mine.py:rows",
+        "--prior",
+        "mine.py:white",
+        "--steps",
+        5,
+        "--samples",
+        1,
+    )
+    code, _, err = invsolve("run", "photo.png", *words, "--device", "cpu", "--out", "a")
+    assert code == 0, err
 
 
 def test_a_measurement_that_contradicts_its_noise_is_doubted():

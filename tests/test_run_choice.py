@@ -59,6 +59,15 @@ def test_where_all_is_named_nothing_was_chosen(world):  # noqa: F811
     assert "chosen" not in metrics("a")
 
 
+def test_nothing_is_chosen_for_a_sampler_that_uses_no_guidance(forward):
+    code, out, err = simulate("--operator", "forward.py:bent", "--sampler", "daps", "--out", "a")
+    assert code == 0, err
+    assert "guidance" not in out + err
+    assert "chosen" not in metrics("a")
+    named = simulate("--sampler", "daps", "--guidance", "dps", "--out", "b")
+    assert "the sampler uses no guidance: DPS is left out" in named[2]
+
+
 def test_a_nonlinear_operator_takes_dps(forward):
     code, out, err = simulate("--operator", "./forward.py:bent", "--out", "a")
     assert code == 0, err
@@ -99,6 +108,18 @@ def test_particle_sets_are_whole_units_and_tell_their_size_and_evidence(world): 
     assert found["log_evidence"] == pytest.approx(float(each.exp().mean().log()), rel=1e-5)
     assert "log evidence" in out
     assert "effective particles" in out
+
+
+@pytest.mark.parametrize("sampler", ["ode", "daps", "pnp-dm", "smc"])
+def test_a_single_unit_says_how_far_it_is_at_every_tenth(sampler, world):  # noqa: F811
+    """A set of particles and an adaptive walk take long, and a silent run looks like one that hangs."""
+    sets = ("--particles", 8, "--draws", 2) if sampler == "smc" else ()
+    few = ("--operator", "superres", "--factor", 8, "--sigma-y", 0.1)
+    code, _, err = simulate(*few, "--sampler", sampler, *sets, samples=2, steps=20)
+    assert code == 0, err
+    lines = [line for line in err.splitlines() if line[:4].strip().endswith("%")]
+    assert len(lines) >= 7, err  # steps of unequal length may skip a tenth
+    assert all("chi2" in line for line in lines)
 
 
 def test_a_second_start_in_other_units_finds_the_same_particles(world):  # noqa: F811

@@ -1,5 +1,6 @@
 """Bad input to `invsolve run`: its exit code, one or two lines that name the fault, no stray files."""
 
+import json
 import os
 import pickle
 from pathlib import Path
@@ -12,7 +13,7 @@ from running import invsolve, picture, run, save, simulate, world  # noqa: F401 
 
 from invsolve.files import write_whole
 from invsolve.result import Result
-from invsolve.run import shards
+from invsolve.run import outputs, shards
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -89,6 +90,7 @@ OPTIONS = {
     "sigma_y of bytes": (["--operator", "inpaint", "--sigma-y", "25"], ["25/255 = 0.098"]),
     "sigma_y a word": (["--operator", "inpaint", "--sigma-y", "low"], ["--sigma-y", "low"]),
     "sigma_y auto when simulating": (["--operator", "inpaint", "--sigma-y", "auto"], ["auto", "--simulate"]),
+    "seed that no file holds": (["--operator", "inpaint", "--seed", str(2**63)], ["--seed", "63 bits"]),
     "gamma negative": (["--operator", "inpaint", "--gamma", "-2"], ["--gamma", "-2"]),
     "device that is not there": (["--operator", "inpaint", "--device", "cuda:97"], ["cuda:97"]),
     "device of another kind": (["--operator", "inpaint", "--device", "tpu"], ["tpu"]),
@@ -336,8 +338,57 @@ def test_a_picture_bomb_is_refused_before_it_is_decoded():
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("wrong", "wrong A_adjoint"), ("broken", "no such thing"), ("forgetful", "returned None")],
+    [
+        ("wrong", "wrong A_adjoint"),
+        ("broken", "no such thing"),
+        ("forgetful", "returned None"),
+        ("inplace", "changes the image"),
+        ("first", "A gives (3, 16, 24)"),
+        ("moving", "something else each time"),
+        ("complex", "complex64"),
+        ("nothing", "0 everywhere"),
+        ("pairs", "(2, 16, 24), but a picture is"),
+    ],
 )
 def test_a_broken_operator_of_others_is_named(name, told):
     said = run("photo.png", "--simulate", "--operator", f"operators.py:{name}")
     assert_refused(said, 7, f"operators.py:{name}", told)
+
+
+def test_an_operator_without_a_picture_has_no_psnr_of_its_measurement():
+    said = run("photo.png", "--simulate", "--operator", "operators.py:brightness", "--json")
+    assert said[0] == 0, said[2]
+    assert set(json.loads(said[1])["psnr"]) == {"mean", "sample"}
+
+
+def test_what_a_plugin_prints_stays_out_of_the_results():
+    said = run("photo.png", "--simulate", "--operator", "operators.py:chatty", "--json")
+    assert json.loads(said[1])["samples"] == 2
+    assert "chat" in said[2]
+
+
+def test_a_chi2_beyond_all_numbers_is_doubted_in_words():
+    assert outputs._doubts({"chi2": None}, simulated=False)[0].startswith("chi2 is infinite")
+    assert "--steps" in outputs._doubts({"chi2": 24.2}, simulated=True)[0]
+    assert "--sigma-y" in outputs._doubts({"chi2": 24.2}, simulated=False)[0]
+
+
+@pytest.mark.parametrize("name", ["needing", "empty"])
+def test_a_file_s_prior_that_is_none_is_its_own_fault(name):
+    assert_refused(simulate(prior=name), 7, f"prior.py:{name}")
+
+
+def test_a_prior_that_ends_the_program_fails_its_unit_alone():
+    code, _, err = simulate("--out", "a", prior="leaving")
+    assert code == 3
+    assert "SystemExit: 5" in err
+
+
+@pytest.mark.parametrize("kind", ["sde", "guidance", "corrector"])
+def test_a_part_of_another_kind_is_named(kind):
+    assert_refused(simulate(f"--{kind}", "prior.py:white"), 7, kind, "White")
+
+
+def test_a_file_without_the_name_of_a_part_lists_what_it_has():
+    said = run("photo.png", "--simulate", "--operator", "operators.py")
+    assert_refused(said, 2, "which part of operators.py", "brightness")

@@ -10,7 +10,7 @@ from running import invsolve
 from invsolve.images import load_image
 from invsolve.plugins import load
 from invsolve.result import Result
-from invsolve.run import free
+from invsolve.run import conditional, free
 
 PARTS = '''
 from typing import Annotated
@@ -59,6 +59,25 @@ def test_samples_are_drawn_and_every_file_is_written():
     assert json.loads(out)["samples"] == 6
     assert load_image("a/sheet.png").pixels.shape[1:] == (16, 24)
     assert len(list(Path("a/samples").iterdir())) == 6
+
+
+def test_progress_is_told_step_by_step():
+    _, _, err = run("--out", "a", samples=1)
+    assert len([line for line in err.splitlines() if "%" in line]) >= 9, err
+
+
+def test_one_thread_computes_so_that_the_machine_s_number_of_them_changes_no_bit(monkeypatch):
+    seen, kept = list[int](), conditional._drawn
+    monkeypatch.setattr(
+        conditional, "_drawn", lambda *args: seen.append(torch.get_num_threads()) or kept(*args)
+    )
+    torch.set_num_threads(2)
+    try:
+        assert run("--out", "a", samples=1)[0] == 0
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
+    assert seen == [1]
 
 
 def test_the_same_command_again_is_finished_and_another_is_refused():

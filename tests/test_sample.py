@@ -65,3 +65,10 @@ def test_earlier_samples_are_not_written_over():
     sample("-n", "1", "--steps", "2", "--out", "a")
     assert sample("-n", "1", "--steps", "2", "--out", "a")[0] == 2
     assert sample("-n", "1", "--steps", "2", "--out", "a", "--overwrite")[0] == 0
+
+
+def test_a_directory_that_cannot_be_made_is_found_before_the_work():
+    Path("taken").write_text("a file")
+    code, _, err = sample("-n", "2", "--steps", "2", "--out", "taken")
+    assert code == 5
+    assert "1 of 2" not in err

@@ -6,7 +6,6 @@ DIR/posterior.md      the tables
 DIR/posterior.png     distance over floor
 """
 
-import json
 import platform
 import sys
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from invsolve.bench.record import Record
 from invsolve.bench.summary import Cell, cells, plot, tables
 from invsolve.errors import InputError, UnknownName
 from invsolve.files import writable, write_whole
+from invsolve.plain_json import json_text
 
 __all__ = ["bench_posterior", "chosen"]
 
@@ -63,7 +63,7 @@ def _write(found: list[Cell], identity: dict[str, object], out: Path) -> tuple[d
     machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
     summary: dict[str, object] = identity | {"machine": machine, "cells": found}
     shown = tables(found)
-    write_whole(out / "summary.json", json.dumps(summary, indent=1).encode())
+    write_whole(out / "summary.json", json_text(summary, 1).encode())
     write_whole(out / "posterior.md", (shown + "\n").encode())
     plot(found, out / "posterior.png")
     return summary, shown

@@ -4,7 +4,6 @@ DIR/calibration.json    all figures, and the settings they were measured with
 DIR/calibration.png     the picture
 """
 
-import json
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -18,8 +17,11 @@ from invsolve.calibration.study import check_sampler
 from invsolve.files import writable, write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.likelihood import Gaussian
+from invsolve.plain_json import json_text
 from invsolve.result import Result
 from invsolve.run import parts
+from invsolve.run.foreign import check_foreign
+from invsolve.run.measure import check_sigma_y
 from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
@@ -60,6 +62,9 @@ def _experiment(study: Study) -> Experiment:
     shape = event_shape(parts.load_prior(tables, device).shape, study.size)
     prior = parts.build_prior(tables, shape, device)
     operator = parts.build_operator(tables, shape, device)
+    if not parts.is_own("operator", str(tables["operator"]["name"])):
+        check_foreign(operator, shape, str(tables["operator"]["name"]))
+    check_sigma_y(own["sigma_y"], operator)
     nothing = Gaussian(operator.A(prior.centre.expand(1, *shape)), operator, own["sigma_y"])
     tables, _ = parts.settled(tables, prior, nothing)
     sampler, gamma = parts.build_sampler(tables), parse_gamma(str(own["gamma"]))
@@ -86,6 +91,6 @@ def write(found: Calibration, study: Study, out: Path | None) -> dict[str, Any]:
     data = found.as_dict() | {"settings": settings, "invsolve_version": version("invsolve")}
     if out is not None:
         writable(out)
-        write_whole(out / "calibration.json", json.dumps(data, indent=1).encode())
+        write_whole(out / "calibration.json", json_text(data, 1).encode())
         plot(found, out / "calibration.png")
     return data

@@ -23,6 +23,7 @@ from scipy.stats import t  # type: ignore[import-untyped]  # scipy ships no type
 from torch import Tensor
 
 from invsolve.arrays import array
+from invsolve.forward import Forward
 from invsolve.likelihood import Operator
 from invsolve.rng import seed_of
 
@@ -73,7 +74,12 @@ def choose_quantities(operator: Operator, like: Tensor, seed: int) -> Quantities
     """
     shape, rng = tuple(like.shape), np.random.default_rng(seed_of("calibration quantities", seed))
     probe = torch.from_numpy(rng.standard_normal((1, *shape))).to(like)
-    seen = array(operator.A_adjoint(operator.A(probe))).reshape(-1) != 0
+    forward = Forward(operator, shape, like)
+    y = forward(probe)
+    if forward.transposes or forward.differentiable:
+        seen = array(forward.back(y, probe)).reshape(-1) != 0
+    else:  # a black box does not tell
+        seen = np.ones(probe.numel(), dtype=bool)
     values = {}
     for word, which in (("seen", seen), ("hidden", ~seen)):
         indices = np.flatnonzero(which)

@@ -15,6 +15,7 @@ import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -68,6 +69,9 @@ def build_app(names: Sequence[str] = _COMMANDS) -> typer.Typer:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     keep_freed_memory()
+    for name in ("stdout", "stderr"):  # closed, as by 2>&-: Python has None for it
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open("w"))
     given = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a module of this package
     end = given.index("--") if "--" in given else len(given)
     names = [f"./{word}" if word.startswith("-") else word for word in given[end + 1 :]]  # files, not flags

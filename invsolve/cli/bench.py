@@ -1,10 +1,11 @@
 """The command `invsolve bench`: measure every method where the truth is known."""
 
-import json as text
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from invsolve.plain_json import json_text
 
 __all__ = ["bench_command"]
 
@@ -42,4 +43,4 @@ def bench_command(
     found, shown = bench_posterior(
         dx, dy, images, side, methods, peers, seeds, samples, steps, out, overwrite=overwrite
     )
-    typer.echo(text.dumps(found, indent=1) if json else shown)
+    typer.echo(json_text(found, 1) if json else shown)

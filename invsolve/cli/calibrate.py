@@ -1,7 +1,8 @@
 """The command `invsolve calibrate`: whether a solver's samples are draws of the posterior, on simulated
 problems."""
 
-import json as text
+import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,8 @@ import typer
 from invsolve.cli.run import directory, option, show_help, with_options
 from invsolve.errors import InputError
 from invsolve.gamma import parse_gamma
+from invsolve.lock import locked
+from invsolve.plain_json import json_text
 from invsolve.plugins import Registry, load
 from invsolve.run import settings
 from invsolve.run.screen import screen
@@ -69,13 +72,17 @@ def calibrate_command(
         "tile": AUTO,
     }
     tables = _tables(with_options(ctx, given, registry, _OWN), run, steps, registry)
+    if problems < 2:
+        raise InputError(f"--problems must be at least 2, to have a spread, but it is {problems}.")
     from invsolve.calibration import command
 
     folder = None if truths == "prior" else Path(truths)
     study = command.Study(tables, _size(size), problems, folder, assumed_sigma_y)
-    found = command.run(study, screen(quiet=quiet))
-    data = command.write(found, study, out)
-    typer.echo(text.dumps(data) if json else found.text())
+    with nullcontext() if out is None else locked(out):  # found not writable now, not when all is done
+        with redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
+            found = command.run(study, screen(quiet=quiet))
+        data = command.write(found, study, out)
+    typer.echo(json_text(data) if json else found.text())
 
 
 def _tables(given: Tables, run: dict[str, object], steps: int | None, registry: Registry) -> Tables:

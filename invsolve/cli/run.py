@@ -3,7 +3,7 @@
 import signal
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -43,7 +43,10 @@ _GAMMA = (
     "weight of the likelihood, or HIGH:LOW for high to low noise; 1 is Bayes' rule, other values have no "
     "posterior of their own [default: 1; 4 for a classifier]"
 )
-_SIGMA_Y = "standard deviation of the noise, for images in [0, 1], or auto [default: 0.02 when simulating]"
+_SIGMA_Y = (
+    "standard deviation of the noise, for images in [0, 1], as 0.02 or 5/255, or auto [default: 0.02 when "
+    "simulating]"
+)
 _GUIDANCE = "approximation of grad log p(y | x_t) [default: auto, by the problem]"
 TILE = (
     "evaluate the prior in tiles of that many pixels, 0 for none; auto: 512 for images above 1024 x 1024 "
@@ -110,11 +113,12 @@ def run_command(
     tables = free.implied(tables) if kind is free else tables
     if help:
         return show_help(ctx, settings.options_of_parts(tables, registry, settings.PARTS), _OWN)
-    tables = kind.resolve(with_options(ctx, tables, registry, _OWN), registry, config)
+    tables = presets.of_photo(with_options(ctx, tables, registry, _OWN))
+    tables = kind.resolve(tables, registry, config)
     shown = screen(quiet=quiet)
     if "preset" in tables["run"]:
         shown.note(presets.preset(tables["run"]["preset"]).note())
-    with _resumable():
+    with _resumable(), redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
         outcome = kind.run(tables, out, shown, overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
@@ -154,10 +158,14 @@ def _flags(values: dict[str, Any]) -> Tables:  # Any: what typer read
 
 
 def _sigma_y(text: str) -> float | str:
+    """Read auto, a number, or a quotient: the 25/255 that an error message speaks of."""
+    number, slash, unit = text.partition("/")
     try:
-        return text if text == "auto" else float(text)
-    except ValueError:
-        raise InputError(f"--sigma-y must be a number > 0 or auto, but it is {text!r}.") from None
+        return text if text == "auto" else float(number) / float(unit if slash else 1)
+    except (ValueError, ZeroDivisionError):
+        raise InputError(
+            f"--sigma-y must be a number > 0, such as 0.02 or 5/255, or auto, but it is {text!r}."
+        ) from None
 
 
 class _Terminated(KeyboardInterrupt):

@@ -1,6 +1,8 @@
 """The command `invsolve sample`: draw from a prior alone, to see what it takes images for."""
 
 import json as text
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,6 +10,7 @@ import typer
 
 from invsolve.cli.run import TILE, directory, option, show_help, with_options
 from invsolve.errors import InputError
+from invsolve.lock import locked
 from invsolve.plugins import Registry, load
 from invsolve.run import settings
 from invsolve.run.screen import screen
@@ -68,8 +71,10 @@ def _checked(given: Tables, run: dict[str, Any], registry: Registry) -> Tables: 
 def _draw(tables: Tables, size: tuple[int, int] | None, out: Path, *, quiet: bool, json: bool) -> None:
     from invsolve.run.unconditional import draw, write
 
-    result = draw(tables, size, screen(quiet=quiet))
-    write(result, out)
+    with locked(out):  # found not writable now, not when all is done
+        with redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
+            result = draw(tables, size, screen(quiet=quiet))
+        write(result, out)
     calls, shape = result.nfe["forward"], list(result.samples.shape)
     if json:
         typer.echo(

@@ -5,19 +5,22 @@ import traceback
 from collections.abc import Generator, Iterator
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from invsolve.errors import InvsolveError, OutputError
 from invsolve.isolation import reason
+from invsolve.posterior import Posterior
 from invsolve.run import parts
 from invsolve.run.events import Done, Event, Failed, Tick
 from invsolve.run.problem import Problem
 from invsolve.run.shards import Shard, write_shard
 from invsolve.run.units import Unit
+from invsolve.samplers.pc import Step
 
-__all__ = ["PROBLEM", "attempt"]
+__all__ = ["PROBLEM", "attempt", "share_of", "states"]
 
 PROBLEM = "problem.npz"
 _NO_MEMORY = "there is not enough memory for a single sample. Give a smaller image, or smaller tiles: --tile."
@@ -32,16 +35,24 @@ def _ready(directory: Path, written: int) -> tuple[Problem, parts.Parts]:
     return problem, parts.Parts.of(problem)
 
 
+def _written(path: Path) -> int:
+    """When a file was written, ns; OutputError where it is gone."""
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        raise OutputError(f"{path} is gone. The same command makes it again.") from None
+
+
 def attempt(unit: Unit) -> Iterator[Event]:
     """Compute a unit and write its shard; whatever goes wrong becomes an event."""
     try:
-        problem, made = _ready(unit.directory, (unit.directory / PROBLEM).stat().st_mtime_ns)
+        problem, made = _ready(unit.directory, _written(unit.directory / PROBLEM))
         shard = yield from _shard(unit, problem, made)
         write_shard(unit.shard, shard)
         yield Done(unit)
     except InvsolveError as error:
         yield Failed(unit, str(error), error.exit_code)
-    except Exception as error:  # a plugin may raise anything, and other units go on
+    except (Exception, SystemExit) as error:  # a plugin may raise anything, and other units go on
         if _memory(error):
             yield Failed(unit, _NO_MEMORY, 4)
         else:
@@ -73,30 +84,39 @@ def _walk(
 ) -> Generator[Tick, None, tuple[Tensor, dict[str, Tensor]]]:
     """Samples first .. first + n - 1 of the unit, and what is traced: chi2 of each state on the way, (n,
     states), and what a sampler of particle sets says of its sets."""
-    chi2: list[Tensor] = []
-    x, trace = torch.empty(0), dict[str, Tensor]()
-    for i, steps, x, of_sets in _states(made, first, n, problem.seed):  # the last x is the samples
-        chi2.append(made.chi2(x))
-        trace |= of_sets
-        share = (first - unit.first + n * i / steps) / unit.n
-        yield Tick(unit, share, float(chi2[-1].mean()))
-    return x.detach(), {"chi2": torch.stack(chi2, 1), **trace}
+    chi2, of_sets = list[Tensor](), dict[str, Tensor]()
+    for step, of_sets in states(made.sampler, made.posterior, n, problem.seed, first):  # noqa: B007  used below
+        each = made.chi2(step.x[:n])  # of a particle set as many as there will be samples
+        chi2 += [each] if step.share is None else []  # states at steps of their own fit no table
+        share = share_of(step, made.steps)
+        yield Tick(unit, (first - unit.first + n * share) / unit.n, float(each.mean()))
+    return step.x.detach(), {"chi2": torch.stack(chi2 or [each], 1), **of_sets}
 
 
-def _states(
-    made: parts.Parts, first: int, n: int, seed: int
-) -> Iterator[tuple[int, int, Tensor, dict[str, Tensor]]]:
-    """States of the walk (i, of, x, nothing); a sampler without a walk has one, its samples."""
-    if hasattr(made.sampler, "weighed"):
-        samples, ess, log_evidence = made.sampler.weighed(made.posterior, n, seed, first)
-        yield 1, 1, samples, {"ess": ess, "log_evidence": log_evidence}
-    elif hasattr(made.sampler, "walk"):
-        for step in made.sampler.walk(made.posterior, n, seed, first):
-            yield step.i, made.steps + 1, step.x, {}
+def states(
+    sampler: Any,  # noqa: ANN401  any callable (posterior, n, seed, first)
+    posterior: Posterior,
+    n: int,
+    seed: int,
+    first: int,
+) -> Iterator[tuple[Step, dict[str, Tensor]]]:
+    """States of the walk, the last of which is the samples, with what is then known of particle sets; a
+    sampler without a walk has one state."""
+    if hasattr(sampler, "weighing"):
+        for step, found in sampler.weighing(posterior, n, seed, first):
+            yield step, {"ess": found.ess, "log_evidence": found.log_evidence} if found else {}
+    elif hasattr(sampler, "walk"):
+        for step in sampler.walk(posterior, n, seed, first):
+            yield step, {}
     else:
-        yield 1, 1, made.sampler(made.posterior, n, seed, first), {}
+        yield Step(1, 0.0, sampler(posterior, n, seed, first), 1.0), {}
 
 
-def _memory(error: Exception) -> bool:
+def share_of(step: Step, steps: int) -> float:
+    """Share of a walk of that many steps that is done, 0 to 1; PC makes one more, to the mean."""
+    return step.i / (steps + 1) if step.share is None else step.share
+
+
+def _memory(error: BaseException) -> bool:
     """Whether this is lack of memory: torch on a CPU says so in words only."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -5,7 +5,6 @@ the share of samples to which the guiding classifier itself gives the label: nea
 independent classifier says more. log_likelihood is the mean of log p(y | x_0), nats.
 """
 
-import json
 import time
 from dataclasses import replace
 from importlib.metadata import version
@@ -22,10 +21,13 @@ from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.images import save_png
 from invsolve.likelihood import Classifier, Likelihood
+from invsolve.plain_json import json_text
 from invsolve.posterior import Posterior
 from invsolve.result import Result
 from invsolve.run import parts
+from invsolve.run.compute import share_of, states
 from invsolve.run.events import Done, Tick
+from invsolve.run.executor import one_thread
 from invsolve.run.outputs import joined, record_of
 from invsolve.run.prepare import choose_device
 from invsolve.run.record import files_of, hashes
@@ -48,13 +50,13 @@ def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: J
     write_whole(out / "run.toml", to_toml(tables, chosen).encode())
     chunk = chunk_size(own, max(1, int(np.prod(posterior.shape[1:]))), device)
     units = plan(folder, _identity(tables, device), int(run["samples"]), chunk)
-    with screen.sampling(run["samples"]):
+    with screen.sampling(run["samples"]), one_thread():
         shards = [_shard(unit, posterior, sampler, int(run["seed"]), device, screen) for unit in units]
     result = replace(_merged(shards, tables, device), chosen=chosen)
     result.save(out / "posterior.h5")
     _pictures(out, result)
     metrics = _metrics(result, posterior)
-    write_whole(out / "metrics.json", json.dumps(metrics, indent=1).encode())
+    write_whole(out / "metrics.json", json_text(metrics, 1).encode())
     return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": _notes(tables)}
 
 
@@ -107,10 +109,9 @@ def _shard(
     if found is not None:
         screen.done_already(unit.n)
         return found
-    screen.show(Tick(unit, 0.0, None))
     posterior.calls.clear()
     clock, started = time.perf_counter(), time.time()
-    samples, trace = _drawn(sampler, posterior, unit, seed)
+    samples, trace = _drawn(sampler, posterior, unit, seed, screen)
     seconds = time.perf_counter() - clock
     shard = Shard(unit.first, samples, dict(posterior.calls), started, seconds, device, trace)
     write_shard(unit.shard, shard)
@@ -123,13 +124,18 @@ def _drawn(
     posterior: Posterior,
     unit: Unit,
     seed: int,
+    screen: Screen,
 ) -> tuple[Floats, dict[str, Floats]]:
-    """Draw a unit's samples, and what a sampler of particle sets says of its sets."""
-    if hasattr(sampler, "weighed"):
-        samples, *of_sets = sampler.weighed(posterior, unit.n, seed, unit.first)
-        arrays = [values.cpu().float().numpy() for values in of_sets]
-        return samples.cpu().float().numpy(), dict(zip(("ess", "log_evidence"), arrays, strict=True))
-    return sampler(posterior, unit.n, seed, unit.first).detach().cpu().float().numpy(), {}
+    """Draw a unit's samples, step by step, and what a sampler of particle sets says of its sets."""
+    of_sets, steps = dict[str, Tensor](), getattr(sampler, "steps", 1)
+    for step, of_sets in states(sampler, posterior, unit.n, seed, unit.first):  # noqa: B007  used below
+        screen.show(Tick(unit, share_of(step, steps), None))
+    return _array(step.x), {name: _array(values) for name, values in of_sets.items()}
+
+
+def _array(values: Tensor) -> Floats:
+    found: Floats = values.detach().cpu().float().numpy()
+    return found
 
 
 def _merged(shards: list[Shard], tables: Tables, device: str) -> Result:

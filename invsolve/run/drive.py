@@ -21,7 +21,7 @@ from invsolve.run.inputs import Input, directories, expand, read
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables, resolve, to_toml
 from invsolve.run.tables import row_of, write_table
-from invsolve.run.units import Unit, chunk_size
+from invsolve.run.units import Unit, chunk_size, cost
 
 if TYPE_CHECKING:
     from invsolve.images import LoadedImage
@@ -92,9 +92,11 @@ class _Work:
     screen: Screen
     outcome: Outcome
     cases: "dict[Path, Case]" = field(default_factory=dict)  # by the directory of their units
+    went_in: dict[str, str] = field(default_factory=dict)  # what each INPUT was when it was read
 
     def start(self, *, overwrite: bool) -> None:
         """Check all that can be checked without torch, take hold of the directory, and go."""
+        self.went_in |= record.contents(self.tables, [])
         out, first = self.outcome.out, self.read(self.inputs[0])
         if not overwrite:
             record.check_settings(out, self.tables)
@@ -132,17 +134,19 @@ class _Work:
             return 0
         pixels = first.pixels[0].size if first else _WORTH
         units = len(self.inputs) * -(-run["samples"] // chunk_size(self.tables, pixels, "cpu"))
-        work = len(self.inputs) * run["samples"] * run["steps"] * pixels
+        work = len(self.inputs) * run["samples"] * cost(self.tables) * pixels
         count = min(cores(), units)
         return count if count > 1 and work >= _WORTH else 0
 
     def read(self, given: Input) -> "LoadedImage | None":
         """Read an image; a bad one among several becomes a failure."""
         try:
-            return read(self.tables, given.path)
+            image = read(self.tables, given.path)
         except InvsolveError as error:
             self._refuse(given, error)
             return None
+        self.went_in[str(given.path)] = image.sha256
+        return image
 
     def _refuse(self, given: Input, error: InvsolveError) -> None:
         if not self.outcome.several or isinstance(error, OutputError):
@@ -219,4 +223,4 @@ class _Work:
             write_table(out / "failures.csv", failures)
             return
         (out / "failures.csv").unlink(missing_ok=True)
-        record.finish(out, self.tables, self.inputs, images)
+        record.finish(out, self.tables, self.inputs, images, self.went_in)

@@ -9,6 +9,7 @@ while the others go on. A worker whose parent is gone finds its pipe closed at t
 import importlib
 import os
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +22,7 @@ from invsolve.heap import keep_freed_memory
 from invsolve.run.events import Done, Event, Failed
 from invsolve.run.units import Unit
 
-__all__ = ["Workers", "cores", "here", "obey"]
+__all__ = ["Workers", "cores", "here", "obey", "one_thread"]
 
 Serve = Callable[[Connection], None]
 _ATTEMPTS = 3
@@ -30,15 +31,22 @@ _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 def here(units: Iterable[Unit]) -> Iterator[Event]:
     """Compute the units one after the other in this process, with one thread on a CPU."""
-    import torch
-
     from invsolve.run.compute import attempt
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # the sums of several threads differ in their last bits
-    try:
+    with one_thread():
         for unit in units:
             yield from attempt(unit)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Let torch compute with one thread inside: the sums of several differ in their last bits."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
     finally:
         torch.set_num_threads(threads)
 
@@ -147,6 +155,7 @@ def _deaf() -> Iterator[None]:
 def _serve(connection: Connection) -> None:
     """Live as a worker: units come in, events go out, until the pipe closes."""
     os.environ.update(dict.fromkeys(_THREADS, "1"))
+    sys.stdout = sys.stderr  # plugins may print, and stdout carries the parent's results
     import torch
 
     from invsolve.run.compute import attempt

@@ -76,12 +76,13 @@ def run(tables: Tables, out: Path | None, screen: "Screen", *, overwrite: bool =
         (out / record.FINISHED).unlink(missing_ok=True)
         if overwrite:
             record.forget(out)
+        went_in = record.contents(tables, [])
         try:
             outcome.images = [_compute(tables, out, screen)]
         except InputError:
             record.withdraw(out)
             raise
-        record.finish(out, tables, [], outcome.images)
+        record.finish(out, tables, [], outcome.images, went_in)
     return outcome
 
 

@@ -23,10 +23,11 @@ from invsolve.operators import picture, unknown_shape
 from invsolve.rng import Noise
 from invsolve.run import parts
 from invsolve.run.estimate import estimate_sigma_y
+from invsolve.run.foreign import check_foreign
 from invsolve.run.problem import Problem
 from invsolve.run.settings import Tables
 
-__all__ = ["Source", "make"]
+__all__ = ["Source", "check_sigma_y", "make"]
 
 _CROPS = {
     "superres": "factor"
@@ -64,7 +65,7 @@ def _simulated(source: Source) -> Problem:
     operator = _operator(source, truth.shape)
     x = torch.from_numpy(truth)[None]
     clean, known = operator.A(x)[0], measured_entries(operator, tuple(truth.shape), x)
-    sigma_y = _checked(float(tables["run"]["sigma_y"]), operator)
+    sigma_y = check_sigma_y(float(tables["run"]["sigma_y"]), operator)
     content = hashlib.sha256(truth.tobytes()).hexdigest()
     noise = Noise(int(tables["run"]["seed"]), content, 1, tuple(clean.shape))("measurement")[0]
     y = torch.where(known, clean + sigma_y * noise, torch.zeros(()))
@@ -91,7 +92,7 @@ def _measured(source: Source) -> Problem:
         sigma_y = estimate_sigma_y(pixels, known.numpy())
         notes.append(f"sigma_y {sigma_y:.4g}, estimated from the photo")
     truth = _truth(source.tables, shape)
-    sigma_y = _checked(sigma_y, operator)
+    sigma_y = check_sigma_y(sigma_y, operator)
     return _problem(source, operator, y, known, sigma_y, truth=truth, alpha=alpha, notes=notes)
 
 
@@ -109,21 +110,9 @@ def _operator(source: Source, shape: tuple[int, ...], alpha: Floats | None = Non
             f"the image behind {source.path} has {sides} pixels; at least {MIN_SIDE} a side are needed."
         )
     parts.build_prior(source.tables, shape, source.device)
-    if not parts.is_own("operator", source.operator) and hasattr(operator, "A_adjoint"):
-        _check_adjoint(operator, shape, source.operator)
+    if not parts.is_own("operator", source.operator):
+        check_foreign(operator, shape, source.operator)
     return operator
-
-
-def _check_adjoint(operator: Any, shape: tuple[int, ...], name: str) -> None:  # noqa: ANN401  a physics
-    """Hold <A x, v> against <x, A' v> once: with another A' every sample would be wrong."""
-    x, other = (Noise(seed, "adjoint", 1, shape)() for seed in (1, 2))
-    y = operator.A(x) + operator.A(other)  # half of it A x, so that a wrong scale or sign of A' shows
-    left, right = float((operator.A(x) * y).sum()), float((x * operator.A_adjoint(y)).sum())
-    if abs(left - right) > 1e-3 * float(operator.A(x).norm() * y.norm()):
-        raise PluginError(
-            f"operator {name!r} has a wrong A_adjoint: <A x, v> is {left:.4g}, <x, A_adjoint v> {right:.4g}; "
-            "see `invsolve check`."
-        )
 
 
 def _problem(
@@ -144,12 +133,23 @@ def _problem(
         sigma_y=sigma_y,
         device=source.device,
         y=y.numpy(),
-        picture=picture(operator, y[None])[0].numpy(),
+        picture=_picture(operator, y, source.operator),
         truth=truth,
         mask=_mask(known, operator),
         alpha=alpha,
         notes=notes,
     )
+
+
+def _picture(operator: Any, y: Tensor, name: str) -> Floats:  # noqa: ANN401  a physics
+    """Show the measurement as measurement.png will."""
+    shown: Floats = picture(operator, y[None])[0].numpy()
+    if shown.ndim != 3 or shown.shape[0] not in (1, 3):
+        raise PluginError(
+            f"operator {name!r} shows its measurement as {shown.shape}, but a picture is (1 or 3, H, W): "
+            "give it a method picture(y) that makes one."
+        )
+    return shown
 
 
 def _mask(known: Tensor, operator: Any) -> Floats | None:  # noqa: ANN401  a physics
@@ -205,9 +205,9 @@ def _truth(tables: Tables, shape: tuple[int, ...]) -> Floats | None:
     return truth
 
 
-def _checked(sigma_y: float, operator: Any) -> float:  # noqa: ANN401  a physics
+def check_sigma_y(sigma_y: float, operator: Any) -> float:  # noqa: ANN401  a physics
     """Refuse a noise level of 8-bit units where measurements are images in [0, 1]."""
-    if sigma_y <= 1:
+    if sigma_y <= 1 or len(getattr(operator, "shape", ())) != 3:
         return float(sigma_y)
     of_white = operator.A(torch.ones(1, *operator.shape))
     if float(of_white.min()) >= -1e-3 and float(of_white.max()) <= 1 + 1e-3:

@@ -1,6 +1,5 @@
 """The files of a finished image: posterior.h5, the pictures, and metrics.json last."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from invsolve.errors import OutputError
 from invsolve.files import writable, write_whole
 from invsolve.images import save_png
 from invsolve.metrics import summary
+from invsolve.plain_json import finite, json_text
 from invsolve.result import Result
 from invsolve.run import parts
 from invsolve.run.prepare import Case
@@ -78,16 +78,19 @@ def write(case: Case) -> dict[str, Any]:  # Any: JSON
     result.save(directory / "posterior.h5")
     _pictures(directory, problem, result)
     metrics = _metrics(case, result)
-    write_whole(directory / "metrics.json", json.dumps(metrics, indent=1).encode())
-    notes = [*case.notes, *_doubts(metrics)]
+    write_whole(directory / "metrics.json", json_text(metrics, 1).encode())
+    notes = [*case.notes, *_doubts(metrics, simulated=bool(problem.tables["run"]["simulate"]))]
     return {"input": str(case.input.path), "out": str(directory), "metrics": metrics, "notes": notes}
 
 
-def _doubts(metrics: Mapping[str, Any]) -> list[str]:  # Any: JSON
-    """Say where the samples contradict the measurement's noise."""
-    if 0.5 <= metrics["chi2"] <= 1.5:
+def _doubts(metrics: Mapping[str, Any], *, simulated: bool) -> list[str]:  # Any: JSON
+    """Say where the samples contradict the measurement's noise, and what may be the cause."""
+    chi2 = metrics["chi2"]
+    if chi2 is not None and 0.5 <= chi2 <= 1.5:
         return []
-    return [f"chi2 is {metrics['chi2']:.3g}, but a right posterior has about 1: is --sigma-y right?"]
+    found = "infinite" if chi2 is None else f"{chi2:.3g}"
+    cause = "are there enough --steps for this method?" if simulated else "is --sigma-y right?"
+    return [f"chi2 is {found}, but a right posterior has about 1: {cause}"]
 
 
 def _pictures(directory: Path, problem: Problem, result: Result) -> None:
@@ -114,7 +117,7 @@ def _metrics(case: Case, result: Result) -> dict[str, Any]:  # Any: JSON
         mask=problem.mask,
         antithetic=case.antithetic,
     )
-    metrics: dict[str, Any] = _finite(measured) | record_of(result)
+    metrics: dict[str, Any] = finite(measured) | record_of(result)
     return metrics
 
 
@@ -131,9 +134,3 @@ def particles(result: Result) -> dict[str, Any]:  # Any: JSON
     ess, each = result.ess.double(), result.log_evidence.double()
     sizes = {"least": float(ess.amin(1).mean()), "last": float(ess[:, -1].mean())}
     return {"ess": sizes, "log_evidence": float(each.logsumexp(0) - math.log(len(each)))}
-
-
-def _finite(value: Any) -> Any:  # noqa: ANN401  JSON, which has no infinity: the PSNR of equal images is null
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value

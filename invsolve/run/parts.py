@@ -6,7 +6,7 @@ import inspect
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from invsolve import choice
-from invsolve.errors import InputError
+from invsolve.errors import InputError, PluginError
 from invsolve.gamma import parse_gamma
-from invsolve.guidance import MomentMatching
+from invsolve.guidance import Guidance, MomentMatching
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, Likelihood, measured_entries
 from invsolve.options import check_table
@@ -26,6 +26,9 @@ from invsolve.prior import Prior
 from invsolve.priors.tiled import overhead, why_whole
 from invsolve.run.settings import NAMES, STAND_INS, Tables, defaults_of, is_weight_file
 from invsolve.run.tile import AUTO, chosen
+from invsolve.samplers.correctors import Corrector
+from invsolve.samplers.predictors import Predictor
+from invsolve.sde import SDE
 
 if TYPE_CHECKING:
     from invsolve.run.problem import Problem
@@ -44,6 +47,14 @@ __all__ = [
     "tile_notes",
     "tiled",
 ]
+
+_CLASSES: dict[str, type] = {
+    "prior": Prior,
+    "sde": SDE,
+    "guidance": Guidance,
+    "predictor": Predictor,
+    "corrector": Corrector,
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +136,13 @@ def build(kind: str, tables: Tables, *args: object, more: dict[str, object] | No
     table = dict(tables[kind])
     name = str(table.pop("name"))
     options = check_table(kind, registry().options(kind, name), table)  # lists become tuples, texts paths
-    return registry().build(kind, name, *args, options=options | (more or {}))
+    made = registry().build(kind, name, *args, options=options | (more or {}))
+    wanted = _CLASSES.get(kind, object)
+    if not isinstance(made, wanted):
+        raise PluginError(
+            f"{kind} {name!r} made a {type(made).__name__}, but a {kind} is an invsolve {wanted.__name__}."
+        )
+    return made
 
 
 def build_operator(tables: Tables, shape: tuple[int, ...], device: str, alpha: object = None) -> Any:  # noqa: ANN401  a physics
@@ -208,13 +225,16 @@ def settled(tables: Tables, prior: Prior, likelihood: Likelihood | None) -> tupl
         return tables, ""
     given = [kind for kind in ("predictor", "corrector") if tables[kind]["name"] != NAMES[kind]]
     found = choice.choose(prior, likelihood, registry().names("sampler"), parts=given, **names)
+    if not getattr(registry().get("sampler", found.sampler), "uses_guidance", True):
+        found = replace(found, guidance=None)
     taken = {"sampler": found.sampler, "guidance": found.guidance or STAND_INS["guidance"]}
     own = {
         kind: _taken(kind, tables.get(kind, {}), found, taken[kind])
         for kind, name in names.items()
         if name == choice.AUTO
     }
-    return {**tables, **own}, str(found)
+    nothing = found.guidance is None and names["sampler"] != choice.AUTO
+    return {**tables, **own}, "" if nothing else str(found)
 
 
 def _taken(

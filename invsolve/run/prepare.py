@@ -78,11 +78,11 @@ def _identity(tables: Tables, image: LoadedImage, device: str) -> dict[str, Any]
     """Everything that decides the samples, flat; where files lie is left out, what is in them is in."""
     settings = {k: v for k, v in flat(tables).items() if k not in ("run.input", "run.truth", "run.device")}
     named = files_of(tables)
-    contents = dict(zip(named, hashes(named.values()).values(), strict=True))
+    contents = hashes(named.values())  # of each file once, though two parts may be from one
     return {
         **settings,
         "input sha256": image.sha256,
-        **{f"{key} sha256": value for key, value in contents.items()},
+        **{f"{key} sha256": contents[str(path)] for key, path in named.items()},
         "prior sha256": parts.prior_sha256(tables, device),
         "device": device.split(":")[0],
         "invsolve": version("invsolve"),

@@ -18,7 +18,7 @@ from invsolve.registry import Registry, Row
 from invsolve.run import settings
 from invsolve.run.settings import Tables
 
-__all__ = ["Preset", "preset", "presets", "rows", "under"]
+__all__ = ["Preset", "of_photo", "preset", "presets", "rows", "under"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,17 @@ def under(given: Tables, registry: Registry) -> Tables:
         )
     operator = given.get("operator", {}).get("name")
     return settings.merge(found.for_operator(None if operator is None else str(operator)), given)
+
+
+def of_photo(given: Tables) -> Tables:
+    """Leave out the share of pixels that a preset keeps where a photo was measured: its mask says."""
+    run, operator = given.get("run", {}), given.get("operator", {})
+    if "preset" not in run or run.get("simulate") or not run.get("input") or "keep" not in operator:
+        return given
+    papers = preset(str(run["preset"])).for_operator(str(operator["name"])).get("operator", {})
+    if papers.get("keep") != operator["keep"]:
+        return given
+    return {**given, "operator": {key: value for key, value in operator.items() if key != "keep"}}
 
 
 def rows(registry: Registry) -> list[Row]:

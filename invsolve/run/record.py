@@ -14,10 +14,21 @@ from typing import Any
 
 from invsolve.errors import InputError
 from invsolve.files import sha256_of, write_whole
+from invsolve.plain_json import json_text
 from invsolve.run.inputs import Input
 from invsolve.run.settings import PARTS, Tables, flat
 
-__all__ = ["check_settings", "difference", "files_of", "finish", "finished", "forget", "hashes", "withdraw"]
+__all__ = [
+    "check_settings",
+    "contents",
+    "difference",
+    "files_of",
+    "finish",
+    "finished",
+    "forget",
+    "hashes",
+    "withdraw",
+]
 
 FINISHED = "finished.json"
 _PLACES = ("run.input", "run.truth")  # where a file lies; what is in it is hashed
@@ -49,24 +60,32 @@ def finished(out: Path, tables: Tables, inputs: Sequence[Input]) -> list[dict[st
         reports: list[dict[str, Any]] = record["reports"]
     except (OSError, ValueError, KeyError):
         return None
-    contents = hashes([*(given.path for given in inputs), *files_of(tables).values()])
-    return reports if same and whole and record["files"] == contents else None
+    return reports if same and whole and record["files"] == contents(tables, inputs) else None
+
+
+def contents(tables: Tables, inputs: Sequence[Input]) -> dict[str, str]:
+    """SHA-256 of every file that goes in, by its path."""
+    return hashes([*(given.path for given in inputs), *files_of(tables).values()])
 
 
 def finish(
-    out: Path, tables: Tables, inputs: Sequence[Input], reports: Sequence[Mapping[str, Any]]
-) -> None:  # Any: JSON
-    """Write down that the run is finished, with the reports of its images."""
+    out: Path,
+    tables: Tables,
+    inputs: Sequence[Input],
+    reports: Sequence[Mapping[str, Any]],  # Any: JSON
+    went_in: Mapping[str, str],
+) -> None:
+    """Write down that the run is finished, with the reports of its images and the contents that went in."""
     directories = dict.fromkeys([out, *(given.directory for given in inputs)])
     outputs = [path for directory in directories for path in _outputs(directory)]
     record = {
         "invsolve": version("invsolve"),
         "tables": tables,
-        "files": hashes([*(given.path for given in inputs), *files_of(tables).values()]),
+        "files": went_in,
         "outputs": {str(path.relative_to(out)): path.stat().st_size for path in outputs},
         "reports": reports,
     }
-    write_whole(out / FINISHED, json.dumps(record, indent=1).encode())
+    write_whole(out / FINISHED, json_text(record, 1).encode())
 
 
 def _outputs(directory: Path) -> list[Path]:

@@ -1,8 +1,10 @@
 """What a run says while it works, on stderr: a bar on a terminal, a line now and then elsewhere, nothing when
 quiet.
 
-The unit of progress is one step of one sample. chi2 is that of the states in hand, |A x - y|^2 / (m
-sigma_y^2): it starts high, since they are noise, and a right posterior ends near 1.
+The unit of progress is one step of one sample. chi2, |A x - y|^2 / (m sigma_y^2), is that of the samples
+finished since this start, near 1 for a right posterior. Until there is one it is that of the states of the
+unit furthest on, marked as on its way: those are noise at first, so it begins high and falls. Units at
+different noise levels are never averaged.
 """
 
 import sys
@@ -11,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from invsolve.run.events import Done, Event, Tick
+from invsolve.run.events import Done, Event, Failed, Tick
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -29,7 +31,8 @@ class Screen:
         self.quiet, self.total, self.started = quiet, 1.0, 0.0
         self.already = 0.0
         self._samples: dict[str, float] = {}
-        self._chi2: dict[str, float] = {}
+        self._states: dict[str, Tick] = {}  # the last of each unit in hand
+        self._finished: list[tuple[int, float]] = []  # samples of each unit that is done, and their chi2
 
     def note(self, text: str) -> None:
         """Say something once."""
@@ -53,12 +56,13 @@ class Screen:
         if isinstance(event, Tick):
             self.started = self.started or time.monotonic()
             self._samples[unit.id] = unit.n * event.share
-            if event.chi2 is not None:
-                self._chi2[unit.id] = event.chi2
-        elif isinstance(event, Done):
+            self._states[unit.id] = event
+        elif isinstance(event, Done | Failed):
             self._samples[unit.id] = unit.n
-            self._chi2.pop(unit.id, None)
-        if not self.quiet:
+            last = self._states.pop(unit.id, None)
+            if isinstance(event, Done) and last and last.chi2 is not None:
+                self._finished.append((unit.n, last.chi2))
+        if not self.quiet and not isinstance(event, Failed):  # which is said in words of its own
             self.update()
 
     @property
@@ -66,16 +70,22 @@ class Screen:
         """Share of all sample paths that is done, 0 to 1."""
         return min(1.0, (self.already + sum(self._samples.values())) / self.total)
 
-    @property
-    def chi2(self) -> float | None:
-        """Mean chi2 of the units in hand."""
-        return sum(self._chi2.values()) / len(self._chi2) if self._chi2 else None
+    def chi2(self) -> str:
+        """Say the chi2 of the finished samples or, before there are any, of the unit furthest on."""
+        over = [(s.unit.n, s.chi2) for s in self._states.values() if s.share >= 1 and s.chi2 is not None]
+        finished = self._finished + over  # whose shards are being written
+        if finished:
+            return f"chi2 {sum(n * chi2 for n, chi2 in finished) / sum(n for n, _ in finished):.3g}"
+        furthest = max(self._states.values(), key=lambda tick: tick.share, default=None)
+        if furthest is None or furthest.chi2 is None:
+            return ""
+        return f"chi2 {furthest.chi2:.3g} on its way down"
 
     def left(self) -> float | None:
         """Seconds left, at the rate since the first step of this start."""
         made = sum(self._samples.values())
         rest = self.total - self.already - made
-        return (time.monotonic() - self.started) * rest / made if made else None
+        return (time.monotonic() - self.started) * rest / made if made and self.started else None
 
     @contextmanager
     def sampling(self, total: float) -> Iterator[None]:
@@ -133,9 +143,8 @@ class Bar(Screen):
 
 
 def _numbers(screen: Screen) -> str:
-    left = screen.left()
-    chi2 = "" if screen.chi2 is None else f"  chi2 {screen.chi2:.3g}"
-    return chi2 + ("" if left is None else f"  {_clock(left)} left")
+    left, chi2 = screen.left(), screen.chi2()
+    return (f"  {chi2}" if chi2 else "") + ("" if left is None else f"  {_clock(left)} left")
 
 
 def _clock(seconds: float) -> str:

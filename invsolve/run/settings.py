@@ -56,6 +56,8 @@ NAMES = {
 STAND_INS = {"guidance": "moment-matching", "sampler": "pc"}  # whose options "auto" has
 DEFAULTS = {"simulate": False, "gamma": 1.0, "samples": 8, "seed": 0, "tile": AUTO, "device": "auto"}
 SIMULATED_SIGMA_Y = 0.02
+_LARGEST = 2**63 - 1  # what TOML and HDF5 hold
+_ONE_OF = {"keep", "box", "mask"}  # options of inpaint that exclude each other
 _TYPES: dict[str, tuple[type, ...]] = {
     "preset": (str,),
     "input": (list,),
@@ -101,11 +103,16 @@ def _check_run(table: Mapping[str, object]) -> None:
 
 
 def merge(low: Tables, high: Tables) -> Tables:
-    """Lay the values of high over those of low; a part of another name keeps none of its options."""
+    """Lay the values of high over those of low; a part of another name keeps none of its options.
+
+    One way to say what is lost replaces another, too: --mask FILE wins over keep in a file.
+    """
     merged: Tables = {}
     for kind in {**low, **high}:
         below, above = low.get(kind, {}), high.get(kind, {})
         other = kind != "run" and {"name"} <= above.keys() & below.keys() and above["name"] != below["name"]
+        if kind == "operator" and _ONE_OF & above.keys():
+            below = {key: value for key, value in below.items() if key not in _ONE_OF}
         merged[kind] = above if other else below | above
     return merged
 
@@ -221,10 +228,12 @@ def plain(value: object) -> object:
 
 
 def check_counts(run: Mapping[str, Any]) -> None:  # Any: see Tables
-    """Refuse a run without steps or samples, or in tiles that are none."""
+    """Refuse a run without steps or samples, in tiles that are none, or of a seed that no file holds."""
     for key in ("steps", "samples"):
         if run[key] < 1:
             raise InputError(f"--{key} must be at least 1, but it is {run[key]}.")
+    if abs(run["seed"]) > _LARGEST:
+        raise InputError(f"--seed must be a whole number of at most 63 bits, but it is {run['seed']}.")
     check_tile(run["tile"])
 
 

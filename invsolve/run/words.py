@@ -1,10 +1,10 @@
 """What a run prints on stdout when it is over: a few lines an image, or one JSON object."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from invsolve.plain_json import json_text
 from invsolve.run.drive import Outcome
 
 __all__ = ["as_json", "as_text"]
@@ -31,7 +31,7 @@ def _image(report: Report) -> str:
     if "psnr" in m:
         names = {"measurement": "measurement", "sample": "one sample", "mean": "posterior mean"}
         lines.append("  PSNR       " + "   ".join(f"{names[k]} {_decibel(v)}" for k, v in m["psnr"].items()))
-    trust = [f"{k.replace('_', ' ')} {m[k]:.3g}" for k in _TRUST if k in m]
+    trust = [f"{k.replace('_', ' ')} {m[k]:.3g}" for k in _TRUST if m.get(k) is not None]
     trust += [f"effective particles {m['ess']['least']:.0f} at least"] if "ess" in m else []
     lines.append("  posterior  " + "   ".join(trust))
     if "chosen" in m:
@@ -50,8 +50,8 @@ def as_json(outcome: Outcome) -> str:
     """One object: the metrics and paths of the image, or a list of such for several."""
     images, failures = [_with_files(report) for report in outcome.images], outcome.failures
     if outcome.several or not images:
-        return json.dumps({"out": str(outcome.out), "images": images, "failures": failures})
-    return json.dumps(images[0] | ({"failures": failures} if failures else {}))
+        return json_text({"out": str(outcome.out), "images": images, "failures": failures})
+    return json_text(images[0] | ({"failures": failures} if failures else {}))
 
 
 def _with_files(report: Report) -> dict[str, Any]:

@@ -8,7 +8,7 @@ meet: one that has arrived costs nothing, and its steps are the same whatever ru
 Prince 1980 (J. Comput. Appl. Math. 6, 19-26); Hairer, Norsett and Wanner 1993, section II.4.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -44,6 +44,14 @@ class DormandPrince:
 
     def __call__(self, slope: Slope, y: Tensor, start: float, stop: float, error: Error) -> Tensor:
         """Carry y from u = start to stop; Divergence where a row does not arrive, or is not finite."""
+        for _, state in self.walk(slope, y, start, stop, error):
+            y = state
+        return y
+
+    def walk(
+        self, slope: Slope, y: Tensor, start: float, stop: float, error: Error
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield how far each row has to go in u, (B,), and its state, after each step tried."""
         side, y = 1.0 if stop > start else -1.0, y.clone()
         left = torch.full((len(y),), abs(stop - start), dtype=torch.float64)
         h = torch.full_like(left, min(self.first, self.longest))
@@ -59,8 +67,9 @@ class DormandPrince:
             left[rows[taken]] -= step[taken]
             factor = (_SAFETY * size.clamp_min(1e-12) ** -0.2).clamp(_SHRINK, _GROW)
             h[rows] = (step * factor).clamp_max(self.longest)
+            yield left, y
             if not left.any():
-                return y
+                return
         raise Divergence(self._stuck(left, float((stop - side * left.max()).exp())))
 
     def _stuck(self, left: Tensor, level: float) -> str:

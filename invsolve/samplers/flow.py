@@ -17,6 +17,7 @@ from the data's law alone, not from the network that learned it, and the flow ba
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -98,6 +99,14 @@ class Flow:
         self, z: Tensor, start: float, stop: float, tolerance: Tolerance, solver: DormandPrince
     ) -> Tensor:
         """Carry z (B, d) from one noise level to another."""
+        for _, state in self.walk(z, start, stop, tolerance, solver):
+            z = state
+        return z
+
+    def walk(
+        self, z: Tensor, start: float, stop: float, tolerance: Tolerance, solver: DormandPrince
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the noise level that each row has reached, (B,) float64, and its z, step by step."""
 
         def slope(u: Tensor, z: Tensor, rows: Tensor) -> Tensor:
             return self.slope(u, z, self.mean(z, u.exp()))
@@ -105,7 +114,9 @@ class Flow:
         def error(u: Tensor, e: Tensor) -> Tensor:
             return e.square().mean(1).sqrt().cpu() / self.allowed(u, tolerance)
 
-        return solver(slope, z, math.log(start), math.log(stop), error)
+        side = math.copysign(1.0, stop - start)
+        for left, state in solver.walk(slope, z, math.log(start), math.log(stop), error):
+            yield (math.log(stop) - side * left).exp(), state
 
     def allowed(self, u: Tensor, tolerance: Tolerance) -> Tensor:
         """Error of z that is allowed at u (B,), in units of r."""

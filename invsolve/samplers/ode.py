@@ -8,6 +8,8 @@ starts and ends as PC's does, with E[x_0 | x_t, y] at the last noise level.
 PC's predictors Heun and DPM-Solver++ of kind ode follow the same flow in a fixed number of steps.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Annotated
 
@@ -18,6 +20,7 @@ from invsolve.errors import InputError, Refused
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
 from invsolve.samplers.flow import Flow, Tolerance, rows_at_once
+from invsolve.samplers.pc import Step
 
 __all__ = ["ProbabilityFlow"]
 
@@ -61,21 +64,30 @@ class ProbabilityFlow:
         """Draw samples first .. first + n - 1, (n, *event); each depends on seed and its index alone."""
         if n < 1:
             raise InputError(f"n must be at least 1, but it is {n}.")
+        size, parts = self.batch or rows_at_once(posterior.shape), []
+        for start in range(first, first + n, size):
+            for step in self.walk(posterior, min(size, first + n - start), seed, start):
+                last = step
+            parts.append(last.x)
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
+        """Yield x_t / alpha after each step tried, each row at a noise level of its own; the last are the
+        samples. A step's time is that of the row furthest behind, its share the mean of the rows' way in
+        log(lambda)."""
         if posterior.likelihood is not None and posterior.guidance.projects:
             raise Refused(
                 f"{type(posterior.guidance).__name__} replaces part of x_t at each step, so what it follows "
                 "is no ODE: take sampler pc."
             )
-        size = self.batch or rows_at_once(posterior.shape)
-        starts = range(first, first + n, size)
-        return torch.cat([self._draw(posterior, min(size, first + n - k), seed, k) for k in starts])
-
-    def _draw(self, posterior: Posterior, n: int, seed: int, first: int) -> Tensor:
-        """Draw n samples together."""
         prior, flow, (high, low) = posterior.prior, Flow(posterior), posterior.span(_BEYOND)
         noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
-        noise = replace(noise, antithetic=self.antithetic)
+        noise, way = replace(noise, antithetic=self.antithetic), math.log(high / low)
         z = flow.code(prior.centre + high * noise("start"), high)
-        longest = float(torch.tensor(high / low).log()) / self.steps
-        solver = replace(self.tolerance.solver, longest=longest, tries=self.tries)
-        return flow.mean(flow.follow(z, high, low, self.tolerance, solver), low)
+        solver = replace(self.tolerance.solver, longest=way / self.steps, tries=self.tries)
+        states = flow.walk(z, high, low, self.tolerance, solver)
+        for i, (levels, reached) in enumerate(states, start=1):
+            z, t = reached, float(posterior.sde.time(levels.max()))
+            yield Step(i, t, flow.signal(z, levels), 1 - float((levels / low).log().mean()) / way)
+        yield Step(i + 1, 0.0, flow.mean(z, low), 1.0)

@@ -33,11 +33,12 @@ _BEYOND = 5.0  # start at this many standard deviations of the data: a flow then
 @dataclass(frozen=True)
 class Step:
     """State after step i of the walk, at time t: x (n, *event). The last one is the sample itself, at t =
-    0."""
+    0. share of the walk is done, 0 to 1, where that does not follow from i."""
 
     i: int
     t: float
     x: Tensor
+    share: float | None = None
 
 
 @dataclass(frozen=True)

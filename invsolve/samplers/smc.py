@@ -32,6 +32,7 @@ from invsolve.posterior import Posterior, Twisted
 from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
 from invsolve.samplers.ordering import neighbours
+from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import DPMpp, Memory, Predictor
 from invsolve.sde import GRIDS, SDE, grid_times
 
@@ -106,13 +107,27 @@ class TwistedSMC:
 
     def weighed(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Weighed:
         """Draw the samples, and say how evenly their sets were weighed and what evidence they found."""
+        for _, found in self.weighing(posterior, n, seed, first):
+            last = found
+        assert last is not None  # weighing says what it promises
+        return last
+
+    def weighing(
+        self, posterior: Posterior, n: int, seed: int, first: int = 0
+    ) -> Iterator[tuple[Step, Weighed | None]]:
+        """Yield the particles' E[x_0 | x_t, y] after each step of each set; the last are the samples, and
+        with them comes what weighed returns."""
         if n < 1:
             raise InputError(f"n must be at least 1, but it is {n}.")
-        sets = range(first // self.draws, (first + n - 1) // self.draws + 1)
-        drawn = [self._draw(posterior, seed, k) for k in sets]
+        sets, drawn = range(first // self.draws, (first + n - 1) // self.draws + 1), list[Weighed]()
+        for k in sets:
+            for step, found in self._draw(posterior, seed, k):
+                yield replace(step, share=(k - sets.start + step.i / (self.steps + 2)) / len(sets)), None
+                drawn += [found] if found else []
         samples, ess, log_evidence = (torch.cat(of_sets) for of_sets in zip(*drawn, strict=True))
         start = first - sets.start * self.draws
-        return Weighed(samples[start : start + n], ess, log_evidence)
+        samples = samples[start : start + n]
+        yield Step(self.steps + 2, 0.0, samples, 1.0), Weighed(samples, ess, log_evidence)
 
     def times(self, posterior: Posterior) -> Tensor:
         """Times of the walk, steps + 1 of them, from a noise level well above the data's extent."""
@@ -132,10 +147,11 @@ class TwistedSMC:
                 raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield cloud
 
-    def _draw(self, posterior: Posterior, seed: int, k: int) -> Weighed:
-        """Draw the samples of set k: E[x_0 | x_t, y] of particles taken by weight, in random order."""
+    def _draw(self, posterior: Posterior, seed: int, k: int) -> Iterator[tuple[Step, Weighed | None]]:
+        """Walk set k and draw its samples: E[x_0 | x_t, y] of particles taken by weight, in random order."""
         ess = []
         for cloud in self.clouds(posterior, seed, k):
+            yield Step(cloud.i, cloud.t, cloud.mean.mean), None
             ess.append(cloud.ess)
             last = cloud
         noise = replace(self._noise(posterior, seed, k), n=self.draws)
@@ -146,7 +162,7 @@ class TwistedSMC:
             t = self.times(posterior)[-1]
             drawn = mala(posterior, drawn, t, self.moves, _MALA_STEP, noise.child("mala"))
         told = (torch.tensor(values, dtype=torch.float64) for values in ([ess], [last.log_evidence]))
-        return Weighed(drawn, *told)
+        yield Step(self.steps + 1, 0.0, drawn), Weighed(drawn, *told)
 
     def _noise(self, posterior: Posterior, seed: int, k: int) -> Noise:
         prior = posterior.prior

@@ -57,8 +57,10 @@ def is_built_with_what_it_needs(case: OperatorCase) -> str:
     """Check the factory's result: A, A_adjoint, A_dagger and shape."""
     with untouched("the factory"):
         operator = case.operator
+    hint = {"A_adjoint": " A run transposes such a linear A by autograd; here it has to be there."}
     for name in ("A", "A_adjoint", "A_dagger"):
-        demand(callable(getattr(operator, name, None)), f"the operator has no method {name}.")
+        there = callable(getattr(operator, name, None))
+        demand(there, f"the operator has no method {name}.{hint.get(name, '')}")
     demand(
         hasattr(operator, "shape"), "the operator has no attribute shape: set it to (C, H, W) of the image."
     )
