@@ -121,7 +121,7 @@ class Walk:
             small = F.conv2d(wide, w, stride=2) + self.weight("Conv2d_0.bias", h.shape[1])[:, None, None]
             h = small = self.next((small + h) / math.sqrt(2))
         elif self.net.pyramid == "skip":
-            small = self.next(self.half(small))
+            small = self.half(small)  # the fixed filter has no number
             h = self.next(self.conv(small, h.shape[1], "Conv.", size=1) + h)
         return h, small
 
@@ -149,7 +149,7 @@ class Walk:
             if level in net.attention:
                 h = self.attend(h)
             if net.summed:
-                total = None if total is None else self.next(self.double(total))
+                total = None if total is None else self.double(total)
                 out = self.next(F.silu(self.norm(h)))
                 out = self.next(self.conv(out, net.channels))
                 total = out if total is None else total + out

@@ -7,7 +7,9 @@ Walking along all_modules.0, 1, ... each layer shows by its parameters what it i
     GroupNorm_1           residual block; one with Conv_2 from c to c channels changes the resolution
     NIN_3                 attention
     Conv2d_0 alone        pyramid of the input, learned ("residual")
-    nothing               pyramid of the input or output, fixed ("skip"); after it Conv, a 1 x 1 convolution
+    Conv alone            1 x 1 convolution that adds the pyramid of the input ("skip")
+
+Fixed filters (the pyramids' own halving and doubling) have no parameters and no number.
 """
 
 import re
@@ -124,10 +126,10 @@ def _levels(
         widths.append(width)
         if kinds[at : at + 1] != ["block"] or not changes_size(layers[at]):
             break
-        encoder = {"nothing": "skip", "pyramid": "residual"}.get(
+        encoder = {"combine": "skip", "pyramid": "residual"}.get(
             (kinds[at + 1 : at + 2] or [""])[0], "standard"
         )
-        at += {"skip": 3, "residual": 2, "standard": 1}[encoder]
+        at += 1 if encoder == "standard" else 2
     return blocks, widths, sorted(set(attention)), encoder
 
 
@@ -136,7 +138,7 @@ def expected(network: SongUNet) -> Iterator[tuple[str, str]]:
     if network.layout.embedding_type == "fourier":
         yield "fourier", "map_noise"
     yield from (("linear", "map_layer0"), ("linear", "map_layer1"))
-    kinds = {"conv": "conv", "down": "nothing", "up": "nothing", "skip": "combine", "residual": "pyramid"}
+    kinds = {"skip": "combine", "residual": "pyramid"}
     for half in ("enc", "dec"):
         for name, module in getattr(network, half).items():
             last = name.split("_")[-1]
@@ -144,7 +146,7 @@ def expected(network: SongUNet) -> Iterator[tuple[str, str]]:
                 yield "block", f"{half}.{name}"
                 if module.attention:
                     yield "attention", f"{half}.{name}"
-            else:
+            elif last not in ("down", "up"):  # a fixed filter
                 yield kinds.get(last, last), f"{half}.{name}"
 
 
@@ -206,7 +208,6 @@ RENAMED = {
     "conv": _same,
     "linear": _same,
     "norm": _same,
-    "nothing": _same,
     "block": _block,
     "attention": _attention,
     "combine": _stripped,
