@@ -13,6 +13,7 @@ from invsolve.errors import InputError
 __all__ = ["attend", "sinusoids", "unfilled"]
 
 Layout = TypeVar("Layout")
+Built = TypeVar("Built", bound=nn.Module)
 
 
 def sinusoids(label: Tensor, channels: int, *, endpoint: bool = False) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-def unfilled(source: object, build: Callable[[Layout], nn.Module], layout: Layout) -> nn.Module:
+def unfilled(source: object, build: Callable[[Layout], Built], layout: Layout) -> Built:
     """Build a network without memory for its weights: the file has them, and may lie about sizes."""
     try:
         with torch.device("meta"):

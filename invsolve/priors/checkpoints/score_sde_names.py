@@ -23,9 +23,10 @@ from invsolve.errors import InputError
 from invsolve.priors.checkpoints.fit import Weights
 from invsolve.priors.checkpoints.song_unet import Block, SongLayout, SongUNet
 
-__all__ = ["read_layout", "renamed"]
+__all__ = ["RESAMPLING", "kind_of", "layers_of", "read_layout", "renamed"]
 
 Layer = dict[str, Tensor]
+RESAMPLING = "resampling of the DDPM network"
 BLOCK = {
     "GroupNorm_0": "norm0",
     "Conv_0": "conv0",
@@ -61,7 +62,7 @@ def kind_of(layer: Layer) -> str:
         return "combine"
     if "weight" in layer:
         return {1: "norm", 2: "linear", 4: "conv"}.get(layer["weight"].ndim, "weight")
-    return "resampling of the DDPM network" if "Conv_0.weight" in layer else "layer"
+    return RESAMPLING if "Conv_0.weight" in layer else "layer"
 
 
 def changes_size(layer: Layer) -> bool:
@@ -76,7 +77,7 @@ def read_layout(path: Path, state: Weights, image_size: int) -> SongLayout:
     kinds = [kind_of(layer) for layer in layers]
     unknown = [kind for kind in kinds if " " in kind]
     if unknown:
-        raise InputError(f"{path} has a {unknown[0]}: NCSN++ and DDPM++ are known, that network is not.")
+        raise InputError(f"{path} has a {unknown[0]}, but does not change the resolution as DDPM does.")
     fourier = kinds[0] == "fourier"
     start = 3 if fourier else 2
     if kinds[fourier:start] != ["linear", "linear"] or kinds[start : start + 2] != ["conv", "block"]:
