@@ -77,7 +77,8 @@ def edm_content(precond, network, kwargs, canary, kind="SongUNet", **constants):
     """What an EDM file holds: the averaged network, and beside it loss, augmentation and data."""
     inner = Persistent(kind, canary, network, _init_args=(), _init_kwargs=kwargs | {"dropout": 0.1})
     inner.extra["skip_scale"] = np.sqrt(0.5)
-    outer = Persistent(precond, canary, _init_kwargs={}, label_dim=kwargs.get("label_dim", 0), **constants)
+    constants = {"label_dim": kwargs.get("label_dim", 0), **constants}
+    outer = Persistent(precond, canary, _init_kwargs={}, **constants)
     outer._modules["model"] = inner
     pipe = Persistent("AugmentPipe", canary, p=np.float64(0.12), table=np.eye(2))
     data = EasyDict(class_name="training.dataset.ImageFolderDataset")

@@ -1,4 +1,4 @@
-"""A second NCSN++, written as a walk over numbered layers, and files as score_sde saves them.
+"""A second NCSN++ and DDPM, written as walks over numbered layers, and files as score_sde saves them.
 
 Song et al. 2021 (arXiv:2011.13456), appendix H; parameters are named as in the authors' files. Nothing here
 is shared with invsolve: the two are compared.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 
 @dataclass(frozen=True)
 class Net:
-    """A network small enough to test with; pyramid is "", "residual" or "skip"."""
+    """A network small enough to test with; pyramid is "", "residual" or "skip"; ddpm: the class DDPM."""
 
     nf: int = 16
     mults: tuple[int, ...] = (1, 2)
@@ -24,6 +24,7 @@ class Net:
     summed: bool = False
     fourier: bool = True
     channels: int = 3
+    ddpm: bool = False
 
     @property
     def taps(self):
@@ -32,6 +33,8 @@ class Net:
 
 class Walk:
     """Layers in the order of the file: makes their weights where there are none, then applies them."""
+
+    root = math.sqrt(2)  # of which sums are divided
 
     def __init__(self, net, state=None):
         self.net, self.making, self.at = net, state is None, 0
@@ -88,12 +91,12 @@ class Walk:
         h = self.conv(F.silu(self.norm(h, "GroupNorm_1.")), outs, "Conv_1.")
         if x.shape[1] != outs or change:
             x = self.conv(x, outs, "Conv_2.", size=1)
-        return self.next((x + h) / math.sqrt(2))
+        return self.next((x + h) / self.root)
 
-    def nin(self, x, j):
+    def nin(self, x, j, outs=None):
         c = x.shape[1]
-        y = torch.einsum("bchw,cd->bdhw", x, self.weight(f"NIN_{j}.W", c, c))
-        return y + self.weight(f"NIN_{j}.b", c)[:, None, None]
+        y = torch.einsum("bchw,cd->bdhw", x, self.weight(f"NIN_{j}.W", c, outs or c))
+        return y + self.weight(f"NIN_{j}.b", outs or c)[:, None, None]
 
     def attend(self, x):
         h = self.norm(x, "GroupNorm_0.")
@@ -101,7 +104,7 @@ class Walk:
         w = torch.einsum("bchw,bcij->bhwij", q, k) / math.sqrt(x.shape[1])
         w = w.flatten(3).softmax(-1).reshape(w.shape)
         h = self.nin(torch.einsum("bhwij,bcij->bchw", w, v), 3)
-        return self.next((x + h) / math.sqrt(2))
+        return self.next((x + h) / self.root)
 
     def embedded(self, label):
         nf = self.net.nf
@@ -121,7 +124,7 @@ class Walk:
             small = F.conv2d(wide, w, stride=2) + self.weight("Conv2d_0.bias", h.shape[1])[:, None, None]
             h = small = self.next((small + h) / math.sqrt(2))
         elif self.net.pyramid == "skip":
-            small = self.next(self.half(small))
+            small = self.half(small)  # the fixed filter has no number
             h = self.next(self.conv(small, h.shape[1], "Conv.", size=1) + h)
         return h, small
 
@@ -149,7 +152,7 @@ class Walk:
             if level in net.attention:
                 h = self.attend(h)
             if net.summed:
-                total = None if total is None else self.next(self.double(total))
+                total = None if total is None else self.double(total)
                 out = self.next(F.silu(self.norm(h)))
                 out = self.next(self.conv(out, net.channels))
                 total = out if total is None else total + out
@@ -160,11 +163,33 @@ class Walk:
         return self.next(self.conv(self.next(F.silu(self.norm(h))), net.channels))
 
 
+class DDPMWalk(Walk):
+    """The same order of layers; 32 groups, sums as they are, and convolutions that change the resolution."""
+
+    root = 1.0
+
+    def norm(self, x, name=""):
+        c = x.shape[1]
+        w = self.weight(f"{name}weight", c, centre=1.0)
+        return F.group_norm(x, 32, w, self.weight(f"{name}bias", c), eps=1e-6)
+
+    def block(self, x, e, outs, change=""):
+        if change == "up":
+            return self.next(self.conv(x.repeat_interleave(2, 2).repeat_interleave(2, 3), outs, "Conv_0."))
+        if change == "down":  # every second pixel of the convolution, from the second on
+            return self.next(self.conv(x, outs, "Conv_0.")[..., 1::2, 1::2])
+        h = self.conv(F.silu(self.norm(x, "GroupNorm_0.")), outs, "Conv_0.")
+        h = h + self.linear(F.silu(e), outs, "Dense_0.")[:, :, None, None]
+        h = self.conv(F.silu(self.norm(h, "GroupNorm_1.")), outs, "Conv_1.")
+        return self.next((self.nin(x, 0, outs) if x.shape[1] != outs else x) + h)
+
+
 def made(net):
     """Random weights of a network, and the function (x, label) that they are."""
-    state = Walk(net)
+    walk = DDPMWalk if net.ddpm else Walk
+    state = walk(net)
     state(torch.zeros(1, net.channels, 16, 16), torch.ones(1))
-    return state.state, Walk(net, state.state)
+    return state.state, walk(net, state.state)
 
 
 def checkpoint(net, state, sigmas=None):

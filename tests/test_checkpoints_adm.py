@@ -172,6 +172,14 @@ def test_what_the_file_cannot_tell_is_asked_by_name(file, name):
     assert "--prior." in message
 
 
+def test_the_order_of_attention_is_asked_where_a_width_of_heads_makes_many_of_one(file):
+    told = {"num_heads": 1, "num_head_channels": 16, "noise_schedule": "linear", "image_size": 16}
+    assert "does not tell attention_order" in refusal(file, **told)
+    both = load_prior(file, **told | {"num_heads": 3, "attention_order": "new"})  # the width wins, as in ADM
+    one = load_prior(file, **told | {"num_heads": None, "attention_order": "new"})
+    assert both.metadata["head_channels"] == one.metadata["head_channels"] == "16"
+
+
 def test_hints_may_lie_beside_the_file_and_arguments_win(file, network):
     file.with_name("prior.toml").write_text(
         'num-heads = 2\nattention_order = "legacy"\nnoise-schedule = "cosine"\nimage_size = 16\n'

@@ -221,3 +221,34 @@ def test_latent_pipelines_and_incomplete_folders_are_refused(tmp_path):
     assert "holds no weights" in refusal(tmp_path)
     (tmp_path / "scheduler" / "scheduler_config.json").unlink()
     assert "there is no" in refusal(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "field", "value"),
+    [
+        ("unet", "act_fn", 3),
+        ("unet", "block_out_channels", []),
+        ("unet", "downsample_padding", -1),
+        ("unet", "freq_shift", float("nan")),
+        ("unet", "freq_shift", "x"),
+        ("unet", "time_embedding_type", "x"),
+        ("unet", "sample_size", -16),
+        ("unet", "sample_size", [16, 16, 16]),
+        ("scheduler", "prediction_type", ["epsilon"]),
+        ("scheduler", "prediction_type", None),
+    ],
+)
+def test_fields_that_cannot_be_are_refused_when_the_folder_is_loaded(tmp_path, file, field, value):
+    saved(tmp_path)
+    place = tmp_path / file / ("config.json" if file == "unet" else "scheduler_config.json")
+    place.write_text(json.dumps(json.loads(place.read_text()) | {field: value}))
+    assert refusal(tmp_path)
+
+
+def test_a_scheduler_without_its_class_is_one_of_betas(tmp_path):
+    network = saved(tmp_path)
+    place = tmp_path / "scheduler" / "scheduler_config.json"
+    table = json.loads(place.read_text())
+    del table["_class_name"]
+    place.write_text(json.dumps(table))
+    assert_denoises_as(load_prior(tmp_path), by_formula(network, epsilon, LINEAR))

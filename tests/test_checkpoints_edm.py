@@ -148,10 +148,38 @@ def test_an_edm_file_that_does_not_fit_is_refused(tmp_path, change, reason):
 
 def test_what_the_record_says_is_checked(tmp_path):
     assert "holds EDM2Precond around SongUNet" in refusal(small(tmp_path, precond="EDM2Precond"))
-    assert "lacks its constants" in refusal(small(tmp_path, constants={}))
+    assert "lacks usable constants" in refusal(small(tmp_path, constants={}))
     assert "made with up, which is not known" in refusal(small(tmp_path, MAKING | {"up": 1}))
     assert "no use for the hint num_heads" in refusal(small(tmp_path), num_heads=2)
     assert "no use for the hint class_labels" in refusal(small(tmp_path), class_labels=2)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0, -0.5])
+def test_constants_that_would_make_d_nan_or_nothing_are_refused(tmp_path, value):
+    assert "sigma_data = " in refusal(small(tmp_path, constants={**EDM, "sigma_data": value}))
+    assert "M = " in refusal(small(tmp_path, precond="VPPrecond", constants={**VP, "M": value}))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [
+        torch.zeros(1).as_strided((10**11,), (0,)),  # claims 400 GB
+        torch.zeros(3, 4),
+        torch.arange(1001.0),
+        torch.full((1001,), float("nan")),
+    ],
+    ids=["huge", "table", "rising", "nan"],
+)
+def test_levels_of_iddpm_that_cannot_be_are_refused(tmp_path, levels):
+    sizes = {**MAKING, "model_channels": 32}
+    network = randomised(SongUNet(SongLayout(**sizes)))
+    file = write_edm(tmp_path / "e.pkl", "iDDPMPrecond", network, sizes, buffers={"u": levels})
+    assert "lacks usable constants" in refusal(file)
+
+
+def test_the_number_of_classes_is_one_whole_number(tmp_path):
+    assert "label_dim" in refusal(small(tmp_path, constants={**EDM, "label_dim": True}))
+    assert "has 3 classes, but its network 0" in refusal(small(tmp_path, constants={**EDM, "label_dim": 3}))
 
 
 def test_channels_that_no_picture_has_are_refused(tmp_path):

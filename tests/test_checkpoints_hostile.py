@@ -261,7 +261,7 @@ def test_a_network_of_other_make_is_guessed_at(tmp_path):
         "m_head.weight": "deepinv's DRUNet",
         "down_blocks.0.resnets.0.conv1.weight": "a UNet of diffusers",
         "enc.32x32_conv.weight": "no network known here",
-        "map_layer0.weight": "a bare state of an EDM network",
+        "map_layer0.weight": "an EDM network (a bare state of one needs the .pkl",
         "inner_model.proj.weight": "a network of k-diffusion",
         "anything": "no network known here",
     }

@@ -18,6 +18,8 @@ NETS = {
     "ncsnpp 256": Net(pyramid="skip", summed=True, mults=(1, 1, 2), attention=(1,)),
     "two blocks": Net(blocks=2, attention=(0, 1)),
     "grey": Net(channels=1, pyramid=""),
+    "ddpm": Net(nf=32, pyramid="", fourier=False, blocks=2, ddpm=True),
+    "ddpm of three levels": Net(nf=32, mults=(1, 1, 2), pyramid="", fourier=False, attention=(), ddpm=True),
 }
 
 
@@ -65,7 +67,7 @@ def time(alpha, first=0.1, last=20.0):
     return t
 
 
-@pytest.mark.parametrize("name", [n for n in NETS if n != "ddpmpp"])
+@pytest.mark.parametrize("name", [n for n in NETS if NETS[n].fourier])
 def test_a_ve_network_denoises_by_its_formula(saved, name):
     file, function = saved(NETS[name])
     prior = load_prior(file, sde="ve", image_size=16)
@@ -75,7 +77,7 @@ def test_a_ve_network_denoises_by_its_formula(saved, name):
 
 
 @pytest.mark.parametrize(("sde", "signal"), [("vp", vp), ("subvp", subvp)])
-@pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp"])
+@pytest.mark.parametrize("name", ["ddpmpp", "ncsnpp", "ddpm"])
 def test_a_vp_network_denoises_by_its_formula(saved, name, sde, signal):
     file, function = saved(NETS[name])
     prior = load_prior(file, sde=sde, image_size=16)
@@ -90,8 +92,9 @@ def test_betas_are_as_told(saved):
     assert "beta_min 20 must be less" in refusal(file, sde="vp", image_size=16, beta_min=20.0)
 
 
-def test_a_network_of_discrete_steps_takes_the_step(saved):
-    file, function = saved(NETS["ddpmpp"])
+@pytest.mark.parametrize("name", ["ddpmpp", "ddpm", "ddpm of three levels"])
+def test_a_network_of_discrete_steps_takes_the_step(saved, name):
+    file, function = saved(NETS[name])
     kept = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))
     levels = np.sqrt(1 / kept - 1)
     prior = load_prior(file, sde="vp", image_size=16, noise_schedule="linear")
@@ -100,8 +103,9 @@ def test_a_network_of_discrete_steps_takes_the_step(saved):
     assert prior.sigma_max == pytest.approx(levels[-1] / 2)
 
 
-def test_a_network_of_discrete_levels_counts_from_the_largest(saved):
-    file, function = saved(NETS["ddpmpp"])
+@pytest.mark.parametrize("name", ["ddpmpp", "ddpm"])
+def test_a_network_of_discrete_levels_counts_from_the_largest(saved, name):
+    file, function = saved(NETS[name])
     label = lambda s: 99 * math.log(50 / s) / math.log(5000)  # noqa: E731 - a formula
     assert_denoises_as(load_prior(file, sde="ve", image_size=16), exploding(function, label), rtol=2e-5)
 
@@ -196,3 +200,23 @@ def test_bare_weights_that_do_not_fit_are_refused(tmp_path, change, reason):
     torch.save(state, tmp_path / "c.pth")
     hints = {"sde": "ve", "image_size": 16, "sigma_min": 0.01, "sigma_max": 50.0}
     assert reason in refusal(tmp_path / "c.pth", **hints)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda s: s.pop("all_modules.4.Conv_1.bias"), "1 missing, 0 unexpected"),
+        (lambda s: s.pop("all_modules.3.Conv_1.weight"), "does not start like DDPM"),
+        (lambda s: s.update({"all_modules.3.more": torch.zeros(3)}), "0 missing, 1 unexpected"),
+        (lambda s: s["all_modules.0.bias"].fill_(float("inf")), "hold NaN or infinity"),
+        (lambda s: s.update({"all_modules.2.weight": torch.zeros(3)}), "does not start like DDPM"),
+        (lambda s: s.update({"all_modules.2.weight": torch.zeros(32, 7, 3, 3)}), "takes 7 channels"),
+        (lambda s: s.update({"all_modules.2.weight": torch.zeros(64, 3, 3, 3)}), "of another shape"),
+    ],
+)
+def test_a_ddpm_network_that_does_not_fit_is_refused(tmp_path, change, reason):
+    state, _ = made(NETS["ddpm"])
+    change(state)
+    torch.save(state, tmp_path / "c.pth")
+    assert reason in refusal(tmp_path / "c.pth", sde="vp", image_size=16)
+    assert "a multiple of 2" in refusal(tmp_path / "c.pth", sde="vp", image_size=15)

@@ -5,8 +5,8 @@
     fit             weights into a network: every name and shape must meet, every number must be finite
     denoisers       from what a network predicts (noise, score, image, velocity) to E[x_0 | x]
     schedules       noise levels of nets that were trained at discrete steps
-    layers  song_unet  dhariwal_unet  adm_unet       networks, parameters named as in the files
-    adm  score_sde  edm  diffusers_folder  deepinv_denoiser      one format each
+    layers  song_unet  ddpm_unet  dhariwal_unet  adm_unet    networks, parameters named as in the files
+    adm  score_sde  edm  diffusers_folder (diffusers_betas)  deepinv_denoiser    one format each
     detect          which of these a file is, by its content
 
 Read hints, denoisers and adm first: the other formats repeat their pattern.

@@ -139,17 +139,17 @@ def _resampling(state: Weights) -> tuple[int, str]:
 
 def _told(path: Path, layout: ADMLayout, hints: Hints) -> ADMLayout:
     """Add what the hints say to what the shapes say."""
-    heads = hints.num_heads or hints.num_head_channels
+    heads = hints.num_head_channels or hints.num_heads  # as in the original, the width wins
+    one = hints.num_heads == 1 and not hints.num_head_channels  # of one head both orders are the same
     asked = [] if heads else ["num_heads or num_head_channels"]
-    asked += [] if hints.num_heads == 1 else ["attention_order"]  # of one head both are the same
+    asked += [] if one else ["attention_order"]
     asked += ["noise_schedule", "image_size", *(["class_labels"] if layout.classes else [])]
     hints.need(path, KIND, asked, PUBLISHED)
     if hints.class_labels is not None and hints.class_labels >= layout.classes:
         raise InputError(f"class_labels is {hints.class_labels}, but {path} has {layout.classes} classes.")
-    per_head = hints.num_head_channels or 1
     with_attention = {w for w, has in zip(layout.widths, layout.attention, strict=True) if has}
     for width in with_attention | {layout.widths[-1]}:
-        if width % per_head or width % (hints.num_heads or 1):
+        if width % (heads or 1):
             raise InputError(
                 f"{path} has attention of {width} channels, which {heads} does not divide "
                 "(num_head_channels or num_heads)."

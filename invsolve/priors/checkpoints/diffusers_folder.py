@@ -25,11 +25,12 @@ from torch import Tensor, nn
 
 from invsolve.errors import InputError
 from invsolve.priors.checkpoints.denoisers import Image, Noise, Score, Velocity
+from invsolve.priors.checkpoints.diffusers_betas import Table, levels_of_scheduler, number
 from invsolve.priors.checkpoints.fit import fit
 from invsolve.priors.checkpoints.foreign_prior import CheckpointPrior, trained_range
 from invsolve.priors.checkpoints.hints import Hints
-from invsolve.priors.checkpoints.layers import unfilled
-from invsolve.priors.checkpoints.schedules import Steps, cosine_betas, levels_of, linear_betas
+from invsolve.priors.checkpoints.layers import BUILDING, unfilled
+from invsolve.priors.checkpoints.schedules import Steps
 from invsolve.priors.checkpoints.unpickle import read_torch, tensors_of
 from invsolve.priors.formats import contents, header
 
@@ -38,7 +39,6 @@ __all__ = ["is_diffusers", "load_diffusers"]
 KIND = "a folder of diffusers"
 WEIGHTS = "diffusion_pytorch_model"
 PREDICTIONS: dict[str, type[Noise]] = {"epsilon": Noise, "v_prediction": Velocity, "sample": Image}
-Table = dict[str, Any]  # what JSON holds
 
 
 def is_diffusers(path: Path) -> bool:
@@ -57,14 +57,14 @@ def load_diffusers(path: Path, hints: Hints) -> CheckpointPrior:
         hints.need(path, KIND, ["image_size"])
         size = hints.image_size
     label = _class(path, classes, hints)
-    network, content = _filled(path, folder, config)
+    height, width = _sides(path, size)
+    network, content = _filled(path, folder, config, (height, width))
     inner = Called(network, label)
     denoiser, data_range, sigmas = (
         _exploding(path, inner, config, schedule)
-        if schedule["_class_name"] == "ScoreSdeVeScheduler"
+        if schedule.get("_class_name") == "ScoreSdeVeScheduler"
         else _preserving(path, inner, config, schedule)
     )
-    height, width = size if isinstance(size, list) else (size, size)
     card: Table = {"format": "diffusers", "network": config, "schedule": schedule}
     return CheckpointPrior(
         denoiser,
@@ -94,7 +94,7 @@ class Called(nn.Module):
 def _json(path: Path) -> Table:
     """Read a JSON object."""
     try:
-        table = json.loads(path.read_text(encoding="utf-8"))
+        table = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refused)
     except FileNotFoundError:
         raise InputError(f"there is no {path}, which a folder of diffusers needs.") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -102,6 +102,19 @@ def _json(path: Path) -> Table:
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}, but must hold a JSON object.")
     return table
+
+
+def _refused(constant: str) -> None:
+    """Refuse NaN and Infinity, which JSON has not and Python reads all the same."""
+    raise ValueError(f"{constant} is no number")
+
+
+def _sides(path: Path, size: object) -> tuple[int, int]:
+    """Height and width of the images, from one number or two."""
+    sides: list[Any] = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and 0 < side <= 8192 for side in sides):
+        raise InputError(f"{path} has sample_size = {size!r}; it must be one or two numbers of pixels.")
+    return int(sides[0]), int(sides[1])
 
 
 def _network_config(path: Path, folder: Path) -> Table:
@@ -143,7 +156,7 @@ def _class(path: Path, classes: int, hints: Hints) -> int | None:
     return hints.class_labels
 
 
-def _filled(path: Path, folder: Path, config: Table) -> tuple[nn.Module, bytes]:
+def _filled(path: Path, folder: Path, config: Table, sides: tuple[int, int]) -> tuple[nn.Module, bytes]:
     """The network with its weights, and the content of the weight file."""
     try:
         from diffusers import UNet2DModel
@@ -157,6 +170,7 @@ def _filled(path: Path, folder: Path, config: Table) -> tuple[nn.Module, bytes]:
     if extra:
         raise InputError(f"{folder / 'config.json'} has fields that UNet2DModel has not: {', '.join(extra)}.")
     network = unfilled(path, lambda given: _built(UNet2DModel, given), fields)
+    _called(path, network, config, sides)
     state, content = _weights(path, folder)
     fit(path, "the UNet2DModel of its config.json", network, {_modern(k): v for k, v in state.items()})
     return network, content
@@ -165,6 +179,22 @@ def _filled(path: Path, folder: Path, config: Table) -> tuple[nn.Module, bytes]:
 def _built(kind: Any, fields: Mapping[str, Any]) -> nn.Module:  # noqa: ANN401 - a class of diffusers
     network: nn.Module = kind(**fields)
     return network
+
+
+def _called(path: Path, network: nn.Module, config: Table, sides: tuple[int, int]) -> None:
+    """Call the network without weights and memory: fields may build and still not work together."""
+    with torch.device("meta"):
+        x, label = torch.empty(1, config["in_channels"], *sides), torch.zeros(1)
+        told = torch.zeros(1, dtype=torch.long) if config.get("num_class_embeds") else None
+        try:
+            out: Tensor = network(x, label, class_labels=told, return_dict=False)[0]
+        except BUILDING as error:
+            said = (str(error).splitlines() or [""])[0][:150]
+            raise InputError(
+                f"{path} describes a network that cannot be called ({type(error).__name__}: {said})."
+            ) from None
+    if out.shape != (1, config["out_channels"], *sides):
+        raise InputError(f"{path} describes a network that gives {tuple(out.shape)} for {tuple(x.shape)}.")
 
 
 def _weights(path: Path, folder: Path) -> tuple[dict[str, Tensor], bytes]:
@@ -197,7 +227,7 @@ def _exploding(
     """Song's VE: the network takes sigma and gives the score."""
     if config.get("time_embedding_type") != "fourier":
         raise InputError(f"{path} has a scheduler of VE, but its network does not embed sigma by Fourier.")
-    low, high = (_number(path, schedule, name) for name in ("sigma_min", "sigma_max"))
+    low, high = (number(path, schedule, name) for name in ("sigma_min", "sigma_max"))
     denoiser = Score(network, lambda sigma: sigma.clamp_min(1e-12))
     if config.get("center_input_sample"):
         return denoiser, (0.0, 1.0), (low, high)
@@ -209,56 +239,18 @@ def _preserving(
 ) -> tuple[nn.Module, tuple[float, float], tuple[float, float]]:
     """Discrete steps of VP, by what is predicted."""
     kind = schedule.get("prediction_type", "epsilon")
-    if kind not in PREDICTIONS or config.get("time_embedding_type", "positional") != "positional":
+    if (
+        not isinstance(kind, str)
+        or kind not in PREDICTIONS
+        or config.get("time_embedding_type", "positional") != "positional"
+    ):
         raise InputError(
             f"{path} predicts {kind} with a {config.get('time_embedding_type')} embedding; known are "
             f"{', '.join(PREDICTIONS)} with a positional one."
         )
-    levels = _levels(path, schedule)
+    levels = levels_of_scheduler(path, schedule)
     denoiser = PREDICTIONS[kind](network, Steps(levels))
     return denoiser, (-1.0, 1.0), (float(levels[0]) / 2, float(levels[-1]) / 2)
-
-
-def _levels(path: Path, schedule: Table) -> Tensor:
-    """Noise levels of the scheduler's betas, without infinite ones."""
-    betas = _betas(path, schedule)
-    if not (len(betas) > 1 and bool((betas > 0).all()) and bool((betas <= 1).all())):
-        raise InputError(f"the betas of {path} must lie in (0, 1], but they do not.")
-    if not schedule.get("rescale_betas_zero_snr"):
-        return levels_of(betas[betas < 1])
-    root = (1 - betas).cumprod(0).sqrt()  # Lin et al. 2023 (arXiv:2305.08891), algorithm 1
-    root = (root - root[-1]) * root[0] / (root[0] - root[-1])
-    return (1 / root[:-1] ** 2 - 1).sqrt()
-
-
-def _betas(path: Path, schedule: Table) -> Tensor:
-    """Betas by their name, or as they are written; float64."""
-    if schedule.get("trained_betas") is not None:
-        try:
-            return torch.tensor(schedule["trained_betas"], dtype=torch.float64).flatten()
-        except (TypeError, ValueError):
-            raise InputError(f"the trained_betas of {path} are no numbers.") from None
-    steps = int(_number(path, schedule, "num_train_timesteps"))
-    first, last = (_number(path, schedule, name) for name in ("beta_start", "beta_end"))
-    name = schedule["beta_schedule"]
-    if not 2 <= steps <= 100_000:
-        raise InputError(f"{path} was trained at {steps} steps; 2 to 100000 are possible.")
-    if name == "linear":
-        return linear_betas(first, last, steps)
-    if name == "scaled_linear":
-        return linear_betas(first**0.5, last**0.5, steps) ** 2
-    if name == "squaredcos_cap_v2":
-        return cosine_betas(steps)
-    if name == "sigmoid":
-        return torch.linspace(-6, 6, steps, dtype=torch.float64).sigmoid() * (last - first) + first
-    raise InputError(f"{path} has the beta_schedule {name!r}, which is not known here.")
-
-
-def _number(path: Path, table: Table, name: str) -> float:
-    value = table.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise InputError(f"the scheduler of {path} has {name} = {value!r}; it must be a number > 0.")
-    return float(value)
 
 
 def _digest(content: bytes, *tables: Table) -> str:

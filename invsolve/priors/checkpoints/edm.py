@@ -56,6 +56,10 @@ def load_edm(path: Path, content: object, hints: Hints) -> CheckpointPrior:
     takes = {"sigma_min", "sigma_max"} | ({"class_labels"} if label_dim else set())
     hints.only(path, KIND, takes)
     build, layout = _layout(path, inner)
+    if layout.label_dim != label_dim:
+        raise InputError(
+            f"the {record.kind} in {path} has {label_dim} classes, but its network {layout.label_dim}."
+        )
     network = unfilled(path, build, layout)
     fit(path, f"the {inner.kind} it describes", network, tensors_of(path, dict(_weights(path, inner))))
     coefficients, (low, high) = _preconditioning(path, record)
@@ -92,9 +96,17 @@ def _log(sigma: Tensor) -> Tensor:
     return sigma.clamp_min(1e-12).log()  # at 0 the network's answer has no weight, but must be finite
 
 
+def _positive(state: dict[str, Any], name: str) -> float:
+    """Give a constant of a formula that divides by it, or takes its root."""
+    value = float(state[name])
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} = {value}, but it must be a number > 0")
+    return value
+
+
 def _edm(state: dict[str, Any]) -> tuple[Callable[[Tensor], Coefficients], tuple[float, float]]:
     """Unit variance in and out; trained on 0.002 to 80 unless the file limits it."""
-    sd = float(state["sigma_data"])
+    sd = _positive(state, "sigma_data")
 
     def coefficients(s: Tensor) -> Coefficients:
         total = s**2 + sd**2
@@ -115,7 +127,7 @@ def _ve(state: dict[str, Any]) -> tuple[Callable[[Tensor], Coefficients], tuple[
 
 def _vp(state: dict[str, Any]) -> tuple[Callable[[Tensor], Coefficients], tuple[float, float]]:
     """Song's variance preserving nets: ln(1 + sigma^2) = beta_d t^2/2 + beta_min t."""
-    d, low, steps = float(state["beta_d"]), float(state["beta_min"]), float(state["M"])
+    d, low, steps = (_positive(state, name) for name in ("beta_d", "beta_min", "M"))
 
     def time(s: Tensor) -> Tensor:
         return ((low**2 + 2 * d * torch.log1p(s**2)).sqrt() - low) / d
@@ -129,8 +141,12 @@ def _vp(state: dict[str, Any]) -> tuple[Callable[[Tensor], Coefficients], tuple[
 
 def _iddpm(state: dict[str, Any]) -> tuple[Callable[[Tensor], Coefficients], tuple[float, float]]:
     """Nets of improved DDPM, trained at the falling levels u_0 .. u_{M-1}; u_M = 0."""
-    levels = state["_buffers"]["u"].double()
-    steps = len(levels) - 1
+    table: Tensor = state["_buffers"]["u"]
+    if table.ndim != 1 or not table.is_contiguous():  # strides of zero would claim any size
+        raise ValueError("u is no list of levels")
+    levels, steps = table.double(), len(table) - 1
+    if not bool((levels[:-1] > levels[1:]).all()):
+        raise ValueError("the levels u do not fall")
 
     def coefficients(s: Tensor) -> Coefficients:
         nearest = (s[:, None] - levels.to(s.device)).abs().argmin(1)
@@ -149,7 +165,7 @@ def _preconditioning(
     try:
         return PRECONDITIONINGS[record.kind](record.state)
     except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise InputError(f"the {record.kind} in {path} lacks its constants ({error!r}).") from None
+        raise InputError(f"the {record.kind} in {path} lacks usable constants ({error!r}).") from None
 
 
 def _network(path: Path, content: object) -> Record:
@@ -203,7 +219,7 @@ def _table(record: Record, group: str) -> list[tuple[str, object]]:
 
 def _int(path: Path, state: dict[str, Any], name: str) -> int:
     value = state.get(name, 0)
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise InputError(f"{name} in {path} is {value!r}, but it must be a whole number >= 0.")
     return value
 

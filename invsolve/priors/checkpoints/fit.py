@@ -20,7 +20,7 @@ LOOKS = (  # (part of a name, what such files are)
     ("quant_conv", "the autoencoder of a latent diffusion model"),
     ("out.2.positional_embedding", "a classifier of noisy images of guided-diffusion, not a denoiser"),
     ("all_modules.", "a network of score_sde"),
-    ("map_layer0.", "a bare state of an EDM network, which needs the .pkl it came from"),
+    ("map_layer0.", "an EDM network (a bare state of one needs the .pkl it came from)"),
     ("m_head", "deepinv's DRUNet: build it and pass the object to load_prior"),
     ("input_blocks.", "a network of guided-diffusion or a relative of it"),
     ("down_blocks.", "a UNet of diffusers, which needs its folder with config.json"),

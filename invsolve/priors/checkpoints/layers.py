@@ -10,9 +10,13 @@ from torch import Tensor, nn
 
 from invsolve.errors import InputError
 
-__all__ = ["attend", "sinusoids", "unfilled"]
+__all__ = ["BUILDING", "attend", "sinusoids", "unfilled"]
 
 Layout = TypeVar("Layout")
+Built = TypeVar("Built", bound=nn.Module)
+
+# what building or calling a network raises when a file describes it wrongly
+BUILDING = (RuntimeError, ValueError, TypeError, ArithmeticError, AttributeError, LookupError, NameError)
 
 
 def sinusoids(label: Tensor, channels: int, *, endpoint: bool = False) -> tuple[Tensor, Tensor]:
@@ -33,12 +37,14 @@ def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
-def unfilled(source: object, build: Callable[[Layout], nn.Module], layout: Layout) -> nn.Module:
+def unfilled(source: object, build: Callable[[Layout], Built], layout: Layout) -> Built:
     """Build a network without memory for its weights: the file has them, and may lie about sizes."""
     try:
         with torch.device("meta"):
             return build(layout)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError) as error:
+    except BUILDING as error:
+        said = (str(error).splitlines() or [""])[0][:200]
         raise InputError(
-            f"{source} describes a network that cannot be built: {str(layout)[:200]} ({error})."
+            f"{source} describes a network that cannot be built: {str(layout)[:200]} "
+            f"({type(error).__name__}: {said})."
         ) from None

@@ -1,17 +1,17 @@
 """score_sde .pth (Song et al. 2021, arXiv:2011.13456): {"model", "ema", "optimizer", "step"}.
 
-Networks are NCSN++ and DDPM++: layers numbered all_modules.0, 1, ... without names, so the layout is read by
-walking along them. The averaged weights are a list without names: one for each trained parameter, in order
-(the frequencies of a Fourier embedding are frozen, so not among them). What the file does not tell: the SDE,
-and the image size. Noise levels of VE are in the file; betas are 0.1 and 20 unless hinted.
+Networks are NCSN++, DDPM++ and DDPM: layers numbered all_modules.0, 1, ... without names, so the layout is
+read by walking along them. The averaged weights are a list without names: one for each trained parameter, in
+order (the frequencies of a Fourier embedding are frozen, so not among them). What the file does not tell: the
+SDE, and the image size. Noise levels of VE are in the file; betas are 0.1 and 20 unless hinted.
 
     VE            images in [0, 1], which the network doubles; D(x, s) = x + s F(2x - 1, label)
                   continuous (Fourier): label ln(s); discrete: index of s, the largest level has index 0
     VP, sub-VP    images in [-1, 1]; D(x, s) = x - s F(alpha x, 999 t), t from s by equations 33 and 34
                   VP trained at discrete steps says noise_schedule linear: label is the step
 
-Fixed in all published configurations, so taken for granted: sums are divided by sqrt(2); the filter is
-(1, 3, 3, 1) where the input is fed in as a pyramid and (1, 1) where not.
+Fixed in all published configurations, so taken for granted: sums are divided by sqrt(2) except in DDPM; the
+filter is (1, 3, 3, 1) where the input is fed in as a pyramid and (1, 1) where not.
 """
 
 import math
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from invsolve.errors import InputError
 from invsolve.linalg import expand
+from invsolve.priors.checkpoints.ddpm_unet import DDPMUNet, is_ddpm, read_ddpm_layout
 from invsolve.priors.checkpoints.denoisers import Noise, subvp_signal, vp_signal
 from invsolve.priors.checkpoints.fit import bare, fit
 from invsolve.priors.checkpoints.foreign_prior import CheckpointPrior, trained_range
@@ -39,6 +40,7 @@ __all__ = ["is_score_sde", "load_score_sde"]
 KIND = "a network of score_sde"
 FIRST_TIME = 1e-5  # smallest t of training
 Levels = Callable[[Tensor], Tensor]
+Network = SongUNet | DDPMUNet
 
 
 def is_score_sde(content: object) -> bool:
@@ -57,15 +59,24 @@ def load_score_sde(path: Path, content: dict[str, Any], hints: Hints) -> Checkpo
     takes = {"sde", "image_size"} | _takes(hints)
     hints.need(path, KIND, ["sde", "image_size"])
     hints.only(path, f"{KIND} under {hints.sde}", takes)
-    layout = read_layout(path, state, hints.image_size or 0)
-    network = unfilled(path, SongUNet, layout)
-    assert isinstance(network, SongUNet)
-    fit(path, "the NCSN++ it seems to be", network, renamed(path, network, state))
+    network = _network(path, state, hints.image_size or 0)
+    layout = network.layout
     build = _ve if hints.sde == "ve" else _vp
     denoiser, data_range, sigmas = build(path, network, levels, hints)
     size = (layout.in_channels, layout.img_resolution, layout.img_resolution)
     card = {"format": "score_sde", "averaged": "ema" in content, **vars(layout)}
     return CheckpointPrior(denoiser, size, sigmas, data_range=data_range, name=path.stem, card=card)
+
+
+def _network(path: Path, state: dict[str, Tensor], image_size: int) -> Network:
+    """The network the layers tell of, filled."""
+    if is_ddpm(path, state):
+        ddpm = unfilled(path, DDPMUNet, read_ddpm_layout(path, state, image_size))
+        fit(path, "the DDPM network it seems to be", ddpm, state)
+        return ddpm
+    network = unfilled(path, SongUNet, read_layout(path, state, image_size))
+    fit(path, "the NCSN++ it seems to be", network, renamed(path, network, state))
+    return network
 
 
 def _takes(hints: Hints) -> set[str]:
@@ -107,7 +118,7 @@ class Exploding(nn.Module):
 
 
 def _ve(
-    path: Path, network: SongUNet, levels: Tensor, hints: Hints
+    path: Path, network: Network, levels: Tensor, hints: Hints
 ) -> tuple[nn.Module, tuple[float, float], tuple[float, float]]:
     """Variance exploding: noise levels from the file, unless hinted."""
     if not len(levels):
@@ -123,7 +134,7 @@ def _ve(
 
 
 def _vp(
-    path: Path, network: SongUNet, levels: Tensor, hints: Hints
+    path: Path, network: Network, levels: Tensor, hints: Hints
 ) -> tuple[nn.Module, tuple[float, float], tuple[float, float]]:
     """Variance preserving, or its sub-VP kin: betas are Song's unless hinted."""
     first = 0.1 if hints.beta_min is None else hints.beta_min

@@ -7,7 +7,9 @@ Walking along all_modules.0, 1, ... each layer shows by its parameters what it i
     GroupNorm_1           residual block; one with Conv_2 from c to c channels changes the resolution
     NIN_3                 attention
     Conv2d_0 alone        pyramid of the input, learned ("residual")
-    nothing               pyramid of the input or output, fixed ("skip"); after it Conv, a 1 x 1 convolution
+    Conv alone            1 x 1 convolution that adds the pyramid of the input ("skip")
+
+Fixed filters (the pyramids' own halving and doubling) have no parameters and no number.
 """
 
 import re
@@ -21,9 +23,10 @@ from invsolve.errors import InputError
 from invsolve.priors.checkpoints.fit import Weights
 from invsolve.priors.checkpoints.song_unet import Block, SongLayout, SongUNet
 
-__all__ = ["read_layout", "renamed"]
+__all__ = ["RESAMPLING", "kind_of", "layers_of", "read_layout", "renamed"]
 
 Layer = dict[str, Tensor]
+RESAMPLING = "resampling of the DDPM network"
 BLOCK = {
     "GroupNorm_0": "norm0",
     "Conv_0": "conv0",
@@ -59,7 +62,7 @@ def kind_of(layer: Layer) -> str:
         return "combine"
     if "weight" in layer:
         return {1: "norm", 2: "linear", 4: "conv"}.get(layer["weight"].ndim, "weight")
-    return "resampling of the DDPM network" if "Conv_0.weight" in layer else "layer"
+    return RESAMPLING if "Conv_0.weight" in layer else "layer"
 
 
 def changes_size(layer: Layer) -> bool:
@@ -74,7 +77,7 @@ def read_layout(path: Path, state: Weights, image_size: int) -> SongLayout:
     kinds = [kind_of(layer) for layer in layers]
     unknown = [kind for kind in kinds if " " in kind]
     if unknown:
-        raise InputError(f"{path} has a {unknown[0]}: NCSN++ and DDPM++ are known, that network is not.")
+        raise InputError(f"{path} has a {unknown[0]}, but does not change the resolution as DDPM does.")
     fourier = kinds[0] == "fourier"
     start = 3 if fourier else 2
     if kinds[fourier:start] != ["linear", "linear"] or kinds[start : start + 2] != ["conv", "block"]:
@@ -124,10 +127,10 @@ def _levels(
         widths.append(width)
         if kinds[at : at + 1] != ["block"] or not changes_size(layers[at]):
             break
-        encoder = {"nothing": "skip", "pyramid": "residual"}.get(
+        encoder = {"combine": "skip", "pyramid": "residual"}.get(
             (kinds[at + 1 : at + 2] or [""])[0], "standard"
         )
-        at += {"skip": 3, "residual": 2, "standard": 1}[encoder]
+        at += 1 if encoder == "standard" else 2
     return blocks, widths, sorted(set(attention)), encoder
 
 
@@ -136,7 +139,7 @@ def expected(network: SongUNet) -> Iterator[tuple[str, str]]:
     if network.layout.embedding_type == "fourier":
         yield "fourier", "map_noise"
     yield from (("linear", "map_layer0"), ("linear", "map_layer1"))
-    kinds = {"conv": "conv", "down": "nothing", "up": "nothing", "skip": "combine", "residual": "pyramid"}
+    kinds = {"skip": "combine", "residual": "pyramid"}
     for half in ("enc", "dec"):
         for name, module in getattr(network, half).items():
             last = name.split("_")[-1]
@@ -144,7 +147,7 @@ def expected(network: SongUNet) -> Iterator[tuple[str, str]]:
                 yield "block", f"{half}.{name}"
                 if module.attention:
                     yield "attention", f"{half}.{name}"
-            else:
+            elif last not in ("down", "up"):  # a fixed filter
                 yield kinds.get(last, last), f"{half}.{name}"
 
 
@@ -206,7 +209,6 @@ RENAMED = {
     "conv": _same,
     "linear": _same,
     "norm": _same,
-    "nothing": _same,
     "block": _block,
     "attention": _attention,
     "combine": _stripped,
