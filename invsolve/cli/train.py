@@ -34,6 +34,7 @@ def train_command(
 ) -> None:
     """Train a prior or a classifier; the same command again resumes, a changed budget bends the schedule."""
     from invsolve.training import read_config, train
+    from invsolve.training.group import rank
 
     settings = read_config(config, kind)
     train(
@@ -46,4 +47,5 @@ def train_command(
         images=images,
         seconds=seconds,
     )
-    typer.echo(out / f"{settings.name}.safetensors")
+    if not rank():  # of the processes that torchrun starts, one speaks
+        typer.echo(out / f"{settings.name}.safetensors")
