@@ -405,6 +405,27 @@ MUTANTS = [
         "tests/test_bound.py -k diffused_gaussian",
     ),
     Mutant(
+        "learning: an objective of the config without its weight",
+        "training/choice.py",
+        "(expand(weight, x0) * error.square()).mean()",
+        "error.square().mean()",
+        "tests/test_training_objective.py -k closed_form",
+    ),
+    Mutant(
+        "learning: J counted by sigma, not sigma^2",
+        "training/choice.py",
+        "sigma.to(j) ** 2 * j",
+        "sigma.to(j) * j",
+        "tests/test_training_objective.py -k closed_form",
+    ),
+    Mutant(
+        "learning: weights moved by a gradient that is no number",
+        "training/loop.py",
+        "if not math.isfinite(length):",
+        "if length < 0:",
+        "tests/test_training_group.py -k no_number",
+    ),
+    Mutant(
         "learning: training on what is held out",
         "training/whole.py",
         "rng.integers(len(self.pixels) - self.hold_out, size=n)",

@@ -5,8 +5,9 @@
     OUT/validation.jsonl denoising PSNR, or accuracy, per noise level of the averaged weights
     OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
 
-The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group in this order;
-objectives, implicit and bound are the other losses of score matching, for any network and small problems.
+The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group in this
+order; then objectives, implicit and bound, score matching for any network, of which choice lets a config take
+one for images.
 """
 
 import contextlib

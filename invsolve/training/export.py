@@ -25,6 +25,8 @@ def export(folder: Path, file: Path) -> None:
     run = Run(config)
     run.restore(parts)
     about = {"images": str(state["images"]), "config_hash": str(state["config_hash"])}
+    if config.objective != "edm":
+        about["objective"] = config.objective
     if config.surrogate_above:
         about["surrogate_above"] = repr(config.surrogate_above)
     if config.data == "whole":

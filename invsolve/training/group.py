@@ -5,9 +5,9 @@ scheduler that sets RANK, WORLD_SIZE and MASTER_ADDR:
 
     torchrun --standalone --nproc-per-node 2 -m invsolve train --config photo.toml --data images --out run
 
-Both ways are the same run: process k of n draws from (seed, step, k), and gradients are averaged through gloo,
-so two processes of either kind leave the same loss curve, bit for bit. A process that dies takes the others
-with it, for no step is whole without its share; the same command then goes on from the last checkpoint.
+Both ways are the same run: process k of n draws from (seed, step, k), and gradients are averaged through
+gloo, so two processes of either kind leave the same loss curve, bit for bit. A process that dies takes the
+others with it, for no step is whole without its share; the same command goes on from the last checkpoint.
 """
 
 import json
