@@ -4,6 +4,7 @@
     OUT/loss.csv         step, loss: one line a step
     OUT/validation.jsonl denoising PSNR, or accuracy, per noise level of the averaged weights
     OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
+    OUT/<name>.md        their model card, and in <name>-training.toml its settings (invsolve.training.card)
 
 The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group in this
 order; then objectives, implicit and bound, score matching for any network, of which choice lets a config take
@@ -37,11 +38,11 @@ class Job:
     """One call of train: what to learn from and where to write."""
 
     config: TrainingConfig
+    asked: TrainingConfig  # the config before its budget was changed, which names the run
     folders: tuple[Path, ...]
     out: Path
     validation: Path | None = None
     start: Path | None = None
-    config_hash: str = ""  # of the settings before their budget was changed
 
 
 def train(
@@ -63,12 +64,11 @@ def train(
         raise InputError(f"{processes} processes; expected at least one.")
     if not folders and config.data != "phantoms":
         raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
-    budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
-    asked = config.digest()
-    config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
+    given = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
+    budgeted = dataclasses.replace(config, **given)  # type: ignore[arg-type]  # the keys are two of its fields
     if processes > 1 and group.started_by_others():
         raise InputError(f"{processes} processes, but torchrun started them already. Leave out --processes.")
-    job = Job(config, tuple(folders), out, validation, start, asked)
+    job = Job(budgeted, config, tuple(folders), out, validation, start)
     with contextlib.nullcontext() if group.rank() else locked(out):
         group.start(work, (job,), processes)
 
@@ -111,7 +111,11 @@ def save(run: Run, job: Job) -> Path:
         "budget": {"images": config.images, "seconds": config.seconds},
         "architecture": dataclasses.asdict(config.architecture),
         "config": dataclasses.asdict(config),
-        "config_hash": job.config_hash,
+        "asked": dataclasses.asdict(job.asked),
+        "config_hash": job.asked.digest(),
+        "data": [folder.name for folder in job.folders],
+        "processes": group.world(),
+        "start": job.start.name if job.start else None,
     }
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
