@@ -24,13 +24,47 @@ from torch import nn
 from invsolve.errors import InputError
 from invsolve.lock import locked
 from invsolve.training import checkpoint, group
+from invsolve.training.bound import kl_bound
 from invsolve.training.config import TrainingConfig, read_config
 from invsolve.training.export import export
+from invsolve.training.implicit import (
+    exact_score_matching,
+    rademacher,
+    sliced_score_matching,
+    sliced_score_matching_vr,
+)
 from invsolve.training.kinds import KINDS, Task, load_source
 from invsolve.training.loop import Report, Run, steps
+from invsolve.training.objectives import (
+    EDM,
+    Ladder,
+    Likelihood,
+    Song,
+    UniformLikelihood,
+    denoising_score_matching,
+    score_of,
+)
 from invsolve.training.progress import shown
 
-__all__ = ["Job", "TrainingConfig", "export", "read_config", "train"]
+__all__ = [
+    "EDM",
+    "Job",
+    "Ladder",
+    "Likelihood",
+    "Song",
+    "TrainingConfig",
+    "UniformLikelihood",
+    "denoising_score_matching",
+    "exact_score_matching",
+    "export",
+    "kl_bound",
+    "rademacher",
+    "read_config",
+    "score_of",
+    "sliced_score_matching",
+    "sliced_score_matching_vr",
+    "train",
+]
 
 
 @dataclasses.dataclass(frozen=True)
