@@ -166,6 +166,12 @@ def test_a_folder_without_images_is_refused(tmp_path):
         data.load_bank([tmp_path / "nowhere"], TINY)
 
 
+def test_an_image_of_sixteen_bits_is_refused_and_not_clipped(folder):
+    Image.fromarray(np.full((24, 24), 40_000, dtype=np.uint16)).save(folder / "deep.png")
+    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits"):
+        data.load_bank([folder], TINY)
+
+
 def test_the_psnr_of_doing_nothing_is_that_of_the_noise():
     psnr = denoising_psnr(lambda x, _: x, torch.zeros(6, 3, 32, 32), 0.1)
     assert psnr.shape == (6,)
