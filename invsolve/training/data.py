@@ -70,7 +70,7 @@ def open_image(path: Path, channels: int) -> Image.Image:
         with Image.open(path) as image:
             if image.mode.startswith(("I", "F")):  # Pillow's conversion would clip at 255
                 raise InputError(
-                    f"{path} has more than 8 bits a pixel ({image.mode}), so what counts as white is not known. "
+                    f"{path} has more than 8 bits a pixel ({image.mode}), and what is white is not known. "
                     "Scale it to 8 bits, or add it to exclude."
                 )
             return image.convert("RGB" if channels == 3 else "L")
