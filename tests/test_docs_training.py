@@ -7,8 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
+from typer.testing import CliRunner
 
+from invsolve.cli.train import train_command
 from invsolve.training.config import DATA, OBJECTIVES, SDES, TrainingConfig
 from invsolve.training.data import open_image
 
@@ -16,7 +19,10 @@ sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 import training_images
 
-TEXT = (Path(__file__).resolve().parent.parent / "docs" / "training.md").read_text()
+SHIPPED = [("priors", "photo"), ("priors", "digits"), ("priors", "ellipses"), ("classifiers", "digits")]
+ROOT = Path(__file__).resolve().parent.parent
+TEXT = (ROOT / "docs" / "training.md").read_text()
+CARDS = [f"invsolve/{part}/weights/{name}.md" for part, name in SHIPPED]
 
 
 def test_the_example_of_training_runs_and_keeps_its_promises(capsys):
@@ -33,6 +39,31 @@ def test_every_objective_sde_and_kind_of_data_is_explained():
     assert all(f"`{name}`" in TEXT for name in (*SDES, *DATA))
     known = {f.name for f in fields(TrainingConfig)}
     assert set(re.findall(r"`(sigma_\w+|log_\w+|uniform_share|levels|objective|sde)`", TEXT)) <= known
+
+
+def commands(text):
+    """Each `invsolve train` command of a text, its words."""
+    lines = re.sub(r"\\\n\s*", "", text).splitlines()
+    found = [line.partition("invsolve train ")[2].rstrip("& ") for line in lines if "train --" in line]
+    return [command.replace("--processes 2", "").split() for command in found]  # one is quicker
+
+
+@pytest.mark.parametrize("file", ["docs/training.md", *CARDS])
+def test_every_command_of_a_card_is_understood_up_to_its_data(file, monkeypatch, tmp_path):
+    """As typed: the config is found by its name, every option exists, and the first thing missing is data."""
+    found = commands((ROOT / file).read_text())
+    assert found
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(train_command)
+    for words in found:
+        if "ellipses" in words:  # draws its data, so it would train
+            words += ["--data", "no"]
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code != 0
+        assert re.search(
+            r"is not a folder|neither a file nor|leave out --data no|first/photo", str(result.exception)
+        )
 
 
 def test_training_images_keep_their_names_and_are_never_enlarged(tmp_path):

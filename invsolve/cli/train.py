@@ -10,7 +10,7 @@ __all__ = ["train_command"]
 
 def train_command(
     config: Annotated[
-        Path, typer.Option(help="TOML file of settings; see invsolve/training/configs/photo.toml")
+        Path, typer.Option(help="TOML file of settings, or the name of one that ships, such as photo")
     ],
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights; a started run goes on")],
     data: Annotated[

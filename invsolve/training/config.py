@@ -32,6 +32,7 @@ SDES: dict[str, Callable[[float, float], SDE]] = {  # of images in [-1, 1], from
 }
 TIMED = ("song", "likelihood", "uniform-likelihood")  # objectives that draw the times of an SDE
 OBJECTIVES = ("edm", *TIMED, "ladder", "sliced", "sliced-vr", "exact")
+CONFIGS = Path(__file__).parent / "configs"  # of the priors that ship
 LATER = {"later": True}  # a setting without which older runs were hashed: left out at its default
 
 
@@ -138,11 +139,17 @@ class TrainingConfig:
 
 
 def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
-    """Read a TOML file; unknown keys and values of another type are refused. kind goes over the file's."""
+    """Read a TOML file, or the config of that name that ships (photo, digits, ...).
+
+    Unknown keys and values of another type are refused. kind goes over the file's.
+    """
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(_shipped(path).read_text())
     except OSError as error:
-        raise InputError(f"no training config at {path} ({error.strerror}). Start from photo.toml.") from None
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+        raise InputError(
+            f"no training config at {path} ({error.strerror}). Start from one that ships: {names}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     if not isinstance(table.get("architecture", {}), dict):
@@ -153,6 +160,12 @@ def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
         raise
     except ValueError as error:
         raise InputError(f"[architecture] in {path}: {error}") from None
+
+
+def _shipped(path: Path) -> Path:
+    """The file that ships under a bare name; any other path as it is."""
+    file = CONFIGS / f"{path}.toml"
+    return file if str(path) == path.stem and not path.exists() and file.exists() else path
 
 
 def from_table(table: Mapping[str, Any]) -> TrainingConfig:  # Any: what TOML or JSON holds

@@ -3,7 +3,7 @@
 `train` starts its own (processes=2), on this machine; or it is started several times, by torchrun or by a
 scheduler that sets RANK, WORLD_SIZE and MASTER_ADDR:
 
-    torchrun --standalone --nproc-per-node 2 -m invsolve train --config photo.toml --data images --out run
+    torchrun --standalone --nproc-per-node 2 -m invsolve train --config photo --data images --out run
 
 Both ways are the same run: process k of n draws from (seed, step, k), and gradients are averaged through
 gloo, so two processes of either kind leave the same loss curve, bit for bit. A process that dies takes the
