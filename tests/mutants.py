@@ -419,6 +419,13 @@ MUTANTS = [
         "tests/test_training_objective.py -k closed_form",
     ),
     Mutant(
+        "learning: gradients summed over processes, not averaged",
+        "training/group.py",
+        "        gradient /= world()\n",
+        "",
+        "tests/test_training_group.py -k mean_of_theirs",
+    ),
+    Mutant(
         "learning: weights moved by a gradient that is no number",
         "training/loop.py",
         "if not math.isfinite(length):",

@@ -118,6 +118,20 @@ def test_a_lost_peer_is_an_interruption(monkeypatch):
     assert caught.value.exit_code == 130
 
 
+def test_the_gradient_of_two_processes_is_the_mean_of_theirs(place, monkeypatch):
+    config = dataclasses.replace(read_config(place / "c.toml"), clip=1e9)
+    run, bank = loop.Run(config), data.load_bank([place / "images"], config)
+    task, alone = kinds.Denoising(config, bank), []
+    for rank in (0, 1):
+        loop.gradient_step(run, task, rank)
+        alone.append(run.gradient.clone())
+    monkeypatch.setattr(group, "world", lambda: 2)
+    monkeypatch.setattr(torch.distributed, "all_reduce", lambda gradient: gradient.add_(alone[1]))
+    loop.gradient_step(run, task, 0)
+    assert not torch.allclose(*alone)
+    torch.testing.assert_close(run.gradient, (alone[0] + alone[1]) / 2)
+
+
 def test_processes_under_torchrun_are_refused(place, monkeypatch):
     for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.setenv(name, "0")

@@ -21,7 +21,7 @@ def test_the_first_step_promises_nothing():
 
 
 def test_a_short_run_ends_with_its_rate(capsys):
-    rows = [report(k, 90.0 + k, 0.1 * k) for k in range(1, 11)]
+    rows = [report(k, 90.0 + k, 0.1 * k - 0.1) for k in range(1, 11)]  # shares before each step
     assert list(progress.plain(rows)) == rows
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("320 images, 32 images/s, 0:00:00 left")

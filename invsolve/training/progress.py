@@ -1,5 +1,6 @@
 """Progress of a training run on stderr: a bar on a terminal, a plain line now and then elsewhere."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -41,7 +42,7 @@ def plain(reports: Iterable[Report], every: float = 30.0) -> Iterator[Report]:
             print(line(report, first, mean), file=sys.stderr, flush=True)
             due = time.monotonic() + every
         else:
-            last = line(report, first, mean)
+            last = line(dataclasses.replace(report, share=1.0), first, mean)  # if it is the last
         yield report
     if last:
         print(last, file=sys.stderr, flush=True)
