@@ -1,12 +1,18 @@
 """The objective that a config names, for a denoiser D of images in [-1, 1] at noise levels sigma.
 
     edm                 ln sigma normal and uniform, |D - x_0|^2 by (sigma^2 + sd^2) / (sigma sd)^2 (loss)
-    song                t uniform, lambda = sigma^2                       \\
-    likelihood          lambda = g^2, t by importance: ln sigma uniform     denoising score matching
-    uniform-likelihood  lambda = g^2, t uniform                             (objectives)
-    ladder              `levels` levels, a geometric sequence: NCSN       /
-    sliced, sliced-vr   v^T grad(v^T s) + 1/2 (v^T s)^2, or 1/2 |s|^2     \\ without a kernel
-    exact               tr(grad s) + 1/2 |s|^2                            / (implicit)
+
+and denoising score matching (objectives), 1/2 w |sigma s + z|^2:
+
+    song                t uniform, lambda = sigma^2
+    likelihood          lambda = g^2, t by importance: ln sigma uniform
+    uniform-likelihood  lambda = g^2, t uniform
+    ladder              `levels` levels, a geometric sequence: NCSN
+
+and what is without a kernel (implicit):
+
+    sliced, sliced-vr   v^T grad(v^T s) + 1/2 (v^T s)^2, or 1/2 |s|^2
+    exact               tr(grad s) + 1/2 |s|^2
 
 A network that sees x_t / alpha and sigma / alpha is trained for every linear SDE at once: |sigma s + z| is
 |D - x_0| over that level, so an SDE enters through its law of t alone. Times run over the noise levels from
