@@ -9,6 +9,7 @@
       DownloadError   OSError     6   weights cannot be fetched
       PluginError                 7   a plugin is broken or two plugins clash
       CheckFailed     Assertion   7   a conformance check failed
+      Interrupted               130   a process of several is gone; the same command resumes
 
 A message is one or two lines: what is wrong with the offending value, what was expected, what to do.
 """
@@ -21,6 +22,7 @@ __all__ = [
     "Divergence",
     "DownloadError",
     "InputError",
+    "Interrupted",
     "InvsolveError",
     "OutputError",
     "PluginError",
@@ -84,3 +86,9 @@ class CheckFailed(InvsolveError, AssertionError):
     """A conformance check of invsolve.testing failed."""
 
     exit_code = 7
+
+
+class Interrupted(InvsolveError):
+    """A process of several was killed or lost; the same command goes on."""
+
+    exit_code = 130

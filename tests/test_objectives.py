@@ -98,6 +98,7 @@ def test_a_ladder_that_does_not_fall_is_refused():
         (Song(), VE(0.1, 5.0)),
         (Likelihood(), VE(0.1, 5.0)),
         (Likelihood(END), SubVP()),
+        (UniformLikelihood(END), VP()),
         (EDM(-0.5, 1.0, 1.0), VE(0.1, 5.0)),
         (Ladder(3.0, 0.1, 6), VE(0.1, 5.0)),
         (Song(END), VP()),

@@ -13,6 +13,7 @@ from invsolve import (
     Langevin,
     MomentMatching,
     Posterior,
+    Ramp,
     exact_posterior,
     solve,
 )
@@ -50,6 +51,15 @@ def test_the_mean_and_the_std_are_those_of_the_exact_posterior():
     z = (result.mean - exact.mean) / sd * n**0.5
     assert float(z.square().mean()) == pytest.approx(1, abs=1)  # 1 for exact draws; a bias of 0.03 sd adds 1
     assert float((result.std / sd).mean()) == pytest.approx(1, abs=0.03)  # 1 % floor, correlated pixels
+
+
+def test_gamma_is_a_number_or_a_schedule():
+    one, level, falling = (
+        solve(PRIOR, likelihood(), gamma=g, n=2, steps=8) for g in (2.0, Ramp(2.0, 2.0), Ramp(4.0, 1.0))
+    )
+    torch.testing.assert_close(level.samples, one.samples)
+    assert not torch.allclose(falling.samples, one.samples, atol=1e-3)
+    assert falling.config["gamma"] == "Ramp(high=4.0, low=1.0)"
 
 
 def test_calls_are_counted_per_sample_whatever_was_counted_before():

@@ -166,6 +166,12 @@ def test_a_folder_without_images_is_refused(tmp_path):
         data.load_bank([tmp_path / "nowhere"], TINY)
 
 
+def test_an_image_of_sixteen_bits_is_refused_and_not_clipped(folder):
+    Image.fromarray(np.full((24, 24), 40_000, dtype=np.uint16)).save(folder / "deep.png")
+    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits"):
+        data.load_bank([folder], TINY)
+
+
 def test_the_psnr_of_doing_nothing_is_that_of_the_noise():
     psnr = denoising_psnr(lambda x, _: x, torch.zeros(6, 3, 32, 32), 0.1)
     assert psnr.shape == (6,)
@@ -206,8 +212,17 @@ def test_a_misspelt_setting_is_an_unknown_name_and_a_missing_file_is_named(tmp_p
     (tmp_path / "c.toml").write_text("nmae = 'x'")
     with pytest.raises(UnknownName):
         read_config(tmp_path / "c.toml")
-    with pytest.raises(InputError, match="no training config at"):
+    with pytest.raises(InputError, match="one that ships: digits, digits-classifier, ellipses"):
         read_config(tmp_path / "none.toml")
+
+
+def test_a_config_that_ships_is_found_by_its_name_where_no_file_has_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert read_config(Path("digits")).digest() == "c111b6177824e893"  # what the shipped weights state
+    Path("digits").write_text('name = "mine"')
+    assert read_config(Path("digits")).name == "mine"
+    with pytest.raises(InputError, match=r"no training config at photo\.toml"):
+        read_config(Path("photo.toml"))
 
 
 @pytest.mark.parametrize("name", ["photo", "photo-finish"])

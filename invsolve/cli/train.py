@@ -10,7 +10,7 @@ __all__ = ["train_command"]
 
 def train_command(
     config: Annotated[
-        Path, typer.Option(help="TOML file of settings; see invsolve/training/configs/photo.toml")
+        Path, typer.Option(help="TOML file of settings, or the name of one that ships, such as photo")
     ],
     out: Annotated[Path, typer.Option(help="folder for checkpoints and weights; a started run goes on")],
     data: Annotated[
@@ -34,6 +34,7 @@ def train_command(
 ) -> None:
     """Train a prior or a classifier; the same command again resumes, a changed budget bends the schedule."""
     from invsolve.training import read_config, train
+    from invsolve.training.group import rank
 
     settings = read_config(config, kind)
     train(
@@ -46,4 +47,5 @@ def train_command(
         images=images,
         seconds=seconds,
     )
-    typer.echo(out / f"{settings.name}.safetensors")
+    if not rank():  # of the processes that torchrun starts, one speaks
+        typer.echo(out / f"{settings.name}.safetensors")

@@ -4,39 +4,67 @@
     OUT/loss.csv         step, loss: one line a step
     OUT/validation.jsonl denoising PSNR, or accuracy, per noise level of the averaged weights
     OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
+    OUT/<name>.md        their model card, and in <name>-training.toml its settings (invsolve.training.card)
 
-The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop in this order;
-objectives, implicit and bound are the other losses of score matching, for any network and small problems.
+The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group in this
+order; then objectives, implicit and bound, score matching for any network, of which choice lets a config take
+one for images.
 """
 
 import contextlib
 import dataclasses
 import json
-import os
-import tempfile
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import parent_process
-from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 from torch import nn
-from torch.multiprocessing.spawn import spawn
 
 from invsolve.errors import InputError
-from invsolve.heap import keep_freed_memory
 from invsolve.lock import locked
-from invsolve.training import checkpoint
+from invsolve.training import checkpoint, group
+from invsolve.training.bound import kl_bound
 from invsolve.training.config import TrainingConfig, read_config
 from invsolve.training.export import export
+from invsolve.training.implicit import (
+    exact_score_matching,
+    rademacher,
+    sliced_score_matching,
+    sliced_score_matching_vr,
+)
 from invsolve.training.kinds import KINDS, Task, load_source
 from invsolve.training.loop import Report, Run, steps
+from invsolve.training.objectives import (
+    EDM,
+    Ladder,
+    Likelihood,
+    Song,
+    UniformLikelihood,
+    denoising_score_matching,
+    score_of,
+)
 from invsolve.training.progress import shown
 
-__all__ = ["Job", "TrainingConfig", "export", "read_config", "train"]
+__all__ = [
+    "EDM",
+    "Job",
+    "Ladder",
+    "Likelihood",
+    "Song",
+    "TrainingConfig",
+    "UniformLikelihood",
+    "denoising_score_matching",
+    "exact_score_matching",
+    "export",
+    "kl_bound",
+    "rademacher",
+    "read_config",
+    "score_of",
+    "sliced_score_matching",
+    "sliced_score_matching_vr",
+    "train",
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,10 +72,10 @@ class Job:
     """One call of train: what to learn from and where to write."""
 
     config: TrainingConfig
+    asked: TrainingConfig  # the config before its budget was changed, which names the run
     folders: tuple[Path, ...]
     out: Path
     validation: Path | None = None
-    processes: int = 1
     start: Path | None = None
 
 
@@ -70,42 +98,13 @@ def train(
         raise InputError(f"{processes} processes; expected at least one.")
     if not folders and config.data != "phantoms":
         raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
-    budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
-    config = dataclasses.replace(config, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
-    job = Job(config, tuple(folders), out, validation, processes, start)
-    with locked(out) if os.environ.get("RANK", "0") == "0" else contextlib.nullcontext():
-        start_processes(job)
-
-
-def start_processes(job: Job) -> None:
-    """Do the job here, in processes of our own, or as one of those that torchrun started."""
-    if "WORLD_SIZE" in os.environ:
-        dist.init_process_group("gloo")
-        together(dist.get_rank(), job)
-    elif job.processes == 1:
-        work(0, job)
-    else:
-        with tempfile.TemporaryDirectory() as meeting:
-            spawn(join, (job, f"file://{meeting}/meeting"), nprocs=job.processes)  # type: ignore[no-untyped-call]  # unannotated in torch
-
-
-def join(rank: int, job: Job, meeting: str) -> None:
-    """Run as one of several processes, a single thread each, which end with the one that started them."""
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    parent = parent_process()
-    assert parent is not None, "spawn starts this"
-    threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
-    dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=job.processes)
-    together(rank, job)
-
-
-def together(rank: int, job: Job) -> None:
-    """Train as one of a group and leave it together: gloo aborts a process whose peer is gone."""
-    work(rank, job)
-    dist.barrier()
-    dist.destroy_process_group()
+    given = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
+    budgeted = dataclasses.replace(config, **given)  # type: ignore[arg-type]  # the keys are two of its fields
+    if processes > 1 and group.started_by_others():
+        raise InputError(f"{processes} processes, but torchrun started them already. Leave out --processes.")
+    job = Job(budgeted, config, tuple(folders), out, validation, start)
+    with contextlib.nullcontext() if group.rank() else locked(out):
+        group.start(work, (job,), processes)
 
 
 def resumed(job: Job) -> Run:
@@ -146,18 +145,21 @@ def save(run: Run, job: Job) -> Path:
         "budget": {"images": config.images, "seconds": config.seconds},
         "architecture": dataclasses.asdict(config.architecture),
         "config": dataclasses.asdict(config),
-        "config_hash": config.digest(),
+        "asked": dataclasses.asdict(job.asked),
+        "config_hash": job.asked.digest(),
+        "data": [folder.name for folder in job.folders],
+        "processes": group.world(),
+        "start": job.start.name if job.start else None,
     }
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
 
-def work(rank: int, job: Job) -> None:
-    """Train as process number rank; the first one also reports, validates and saves."""
-    world = dist.get_world_size() if dist.is_initialized() else 1
+def work(job: Job) -> None:
+    """Train as one of the processes; the first one also reports, validates and saves."""
     run, source = resumed(job), load_source(job.folders, job.config)
     task = KINDS[job.config.kind].task(job.config, source)
-    reports = steps(run, task, rank, world)
-    if rank > 0:
+    reports = steps(run, task, group.rank(), group.world())
+    if group.rank() > 0:
         for _ in reports:
             pass
         return

@@ -7,7 +7,7 @@ What the file leaves out keeps its default; what it misspells is refused by name
 import hashlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from invsolve.classifiers.network import ClassifierArchitecture
 from invsolve.errors import InputError, UnknownName
 from invsolve.priors.network import Architecture
+from invsolve.sde import SDE, VE, VP, SubVP
 
 __all__ = ["ARCHITECTURES", "TrainingConfig", "from_table", "read_config"]
 
@@ -24,6 +25,14 @@ ARCHITECTURES: dict[str, type[Architecture] | type[ClassifierArchitecture]] = {
     "classifier": ClassifierArchitecture,
 }
 DATA = ("crops", "whole", "phantoms")
+SDES: dict[str, Callable[[float, float], SDE]] = {  # of images in [-1, 1], from sigma_min and sigma_max
+    "ve": VE,
+    "vp": lambda low, high: VP(),
+    "subvp": lambda low, high: SubVP(),
+}
+TIMED = ("song", "likelihood", "uniform-likelihood")  # objectives that draw the times of an SDE
+OBJECTIVES = ("edm", *TIMED, "ladder", "sliced", "sliced-vr", "exact")
+CONFIGS = Path(__file__).parent / "configs"  # of the priors that ship
 LATER = {"later": True}  # a setting without which older runs were hashed: left out at its default
 
 
@@ -51,6 +60,10 @@ class TrainingConfig:
     log_mean: float = -1.4
     log_std: float = 1.3
     surrogate_above: float = 0.0  # physical level beyond which photographs' covariance guides; 0 for never
+    # the objective (invsolve.training.choice, docs/training.md)
+    objective: str = field(default="edm", metadata=LATER)
+    sde: str = field(default="ve", metadata=LATER)  # whose times `song` and the likelihoods draw
+    levels: int = field(default=10, metadata=LATER)  # noise levels of `ladder`
     # the slopes of a classifier (invsolve.training.slopes)
     slopes: float = field(default=0.0, metadata=LATER)  # weight of its gradients beside its values
     beside: str = field(default="", metadata=LATER)  # name or file of the prior that it is to guide
@@ -82,6 +95,7 @@ class TrainingConfig:
             raise UnknownName("kind of data", self.data, DATA)
         if not self.sigma_min < self.sigma_max:
             raise InputError(f"sigma_min = {self.sigma_min} is not below sigma_max = {self.sigma_max}.")
+        self._check_objective()
         if not 0 <= self.average < 1 or not 0 <= self.flat < 1:
             raise InputError(f"average = {self.average} and flat = {self.flat} must lie in [0, 1).")
         if self.slopes < 0 or bool(self.slopes) != bool(self.beside):
@@ -89,6 +103,33 @@ class TrainingConfig:
                 f"slopes = {self.slopes} and beside = {self.beside!r}: "
                 "slopes above 0 need the prior they belong to, and 0 needs none."
             )
+
+    def _check_objective(self) -> None:
+        if self.objective not in OBJECTIVES:
+            raise UnknownName("objective", self.objective, OBJECTIVES)
+        if self.sde not in SDES:
+            raise UnknownName("sde", self.sde, SDES)
+        if self.kind == "classifier" and self.objective != "edm":
+            raise InputError(
+                f"objective = {self.objective!r} learns a score; a classifier learns by cross-entropy."
+            )
+        if self.sde != "ve" and self.objective not in TIMED:
+            raise InputError(
+                f"sde = {self.sde!r} goes unused by objective = {self.objective!r}: "
+                f"only {', '.join(TIMED)} draw its times."
+            )
+        if self.levels < 2:
+            raise InputError(f"levels = {self.levels}; a ladder needs two or more.")
+        if self.objective in TIMED:
+            high = float(self.process().ratio(1.0))
+            if self.sigma_max > high * (1 + 1e-9):  # VE ends at sigma_max itself
+                raise InputError(
+                    f"sigma_max = {self.sigma_max} is beyond the noise of {self.sde}, {high:.4g}."
+                )
+
+    def process(self) -> SDE:
+        """The SDE that is named, of images in [-1, 1]."""
+        return SDES[self.sde](self.sigma_min, self.sigma_max)
 
     def digest(self) -> str:
         """Hash of the settings, so that weights can name the run they come from."""
@@ -98,11 +139,17 @@ class TrainingConfig:
 
 
 def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
-    """Read a TOML file; unknown keys and values of another type are refused. kind goes over the file's."""
+    """Read a TOML file, or the config of that name that ships (photo, digits, ...).
+
+    Unknown keys and values of another type are refused. kind goes over the file's.
+    """
     try:
-        table = tomllib.loads(path.read_text())
+        table = tomllib.loads(_shipped(path).read_text())
     except OSError as error:
-        raise InputError(f"no training config at {path} ({error.strerror}). Start from photo.toml.") from None
+        names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
+        raise InputError(
+            f"no training config at {path} ({error.strerror}). Start from one that ships: {names}."
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not valid TOML: {error}.") from None
     if not isinstance(table.get("architecture", {}), dict):
@@ -113,6 +160,12 @@ def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
         raise
     except ValueError as error:
         raise InputError(f"[architecture] in {path}: {error}") from None
+
+
+def _shipped(path: Path) -> Path:
+    """The file that ships under a bare name; any other path as it is."""
+    file = CONFIGS / f"{path}.toml"
+    return file if str(path) == path.stem and not path.exists() and file.exists() else path
 
 
 def from_table(table: Mapping[str, Any]) -> TrainingConfig:  # Any: what TOML or JSON holds

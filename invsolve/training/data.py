@@ -65,9 +65,15 @@ def image_files(folders: Iterable[Path], exclude: Sequence[str] = ()) -> list[Pa
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Open as RGB (3 channels) or grey (1)."""
+    """Open as RGB (3 channels) or grey (1), of 8 bits a channel."""
     try:
-        return Image.open(path).convert("RGB" if channels == 3 else "L")
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")):  # Pillow's conversion would clip at 255
+                raise InputError(
+                    f"{path} has more than 8 bits a pixel ({image.mode}), and what is white is not known. "
+                    "Scale it to 8 bits, or add it to exclude."
+                )
+            return image.convert("RGB" if channels == 3 else "L")
     except (UnidentifiedImageError, OSError) as error:
         raise InputError(
             f"{path} cannot be read as an image ({error}). Remove it or add it to exclude."

@@ -26,9 +26,10 @@ from invsolve.prior import Prior
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.formats import load_safetensors_prior, save_safetensors_prior
 from invsolve.priors.network import build
+from invsolve.training.choice import chosen_loss
 from invsolve.training.config import TrainingConfig
 from invsolve.training.data import centre_crops, load_bank
-from invsolve.training.loss import denoising_loss, draw_sigma
+from invsolve.training.loss import draw_sigma
 from invsolve.training.phantoms import Phantoms
 from invsolve.training.slopes import denoised, slope_loss
 from invsolve.training.validate import SIGMAS, accuracy, denoising_psnr
@@ -61,15 +62,15 @@ class Task(Protocol):
 
 @dataclass(frozen=True)
 class Denoising:
-    """Learn E[x_0 | x_t]."""
+    """Learn E[x_0 | x_t], by the objective that the config names."""
 
     config: TrainingConfig
     source: Source
 
     def loss(self, network: nn.Module, step: int, rng: np.random.Generator) -> Tensor:
-        """Weighted squared error of the denoised batch."""
-        x0, sigma, noise = _noised(self.config, self.source.batch(self.config, step, rng), rng)
-        return denoising_loss(network, x0, sigma, noise, self.config.architecture.sigma_data)
+        """Loss of a batch by that objective (invsolve.training.choice)."""
+        x0 = self.source.batch(self.config, step, rng).contiguous(memory_format=torch.channels_last)
+        return chosen_loss(self.config, network, x0, _generator(rng))
 
     def measured(self, network: nn.Module, folder: Path | None) -> Measured:
         """Denoising PSNR, dB."""
@@ -107,9 +108,13 @@ class Classifying:
 def _noised(config: TrainingConfig, x0: Tensor, draw: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """The batch, a noise level for each image and standard normal noise."""
     x0 = x0.contiguous(memory_format=torch.channels_last)
-    rng = torch.Generator().manual_seed(int(draw.integers(2**62)))
+    rng = _generator(draw)
     sigma = draw_sigma(len(x0), config, rng)
     return x0, sigma, torch.randn(x0.shape, generator=rng)
+
+
+def _generator(draw: np.random.Generator) -> torch.Generator:
+    return torch.Generator().manual_seed(int(draw.integers(2**62)))
 
 
 def classifying(config: TrainingConfig, source: Source) -> Classifying:

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from invsolve.errors import Divergence
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig
 from invsolve.training.ema import average_weights
+from invsolve.training.group import agreed, average
 from invsolve.training.kinds import KINDS, Task
 
 __all__ = ["Report", "Run", "learning_rate", "steps"]
@@ -138,16 +138,7 @@ def learning_rate(step: int, share: float, config: TrainingConfig) -> float:
     return config.rate * min(1, (step + 1) / config.warm_up) * 0.5 * (1 + math.cos(math.pi * min(fall, 1)))
 
 
-def agreed(value: float) -> float:
-    """Take the first process's value on every process: clocks differ."""
-    if not dist.is_initialized():
-        return value
-    shared = torch.tensor([value], dtype=torch.float64)
-    dist.broadcast(shared, 0)
-    return shared.item()
-
-
-def gradient_step(run: Run, task: Task, rank: int, world: int) -> float:
+def gradient_step(run: Run, task: Task, rank: int) -> float:
     """Compute the loss of this process's batch and the averaged, clipped gradient."""
     config = run.config
     draw = np.random.default_rng([config.seed, run.step, rank])
@@ -155,10 +146,14 @@ def gradient_step(run: Run, task: Task, rank: int, world: int) -> float:
     with torch.autocast("cpu", torch.bfloat16):
         loss = task.loss(run.network, run.step, draw)
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it unannotated
-    if world > 1:
-        dist.all_reduce(run.gradient)
-        run.gradient /= world
-    run.gradient *= min(1.0, config.clip / (run.gradient.norm().item() + 1e-12))
+    average(run.gradient)
+    length = run.gradient.norm().item()
+    if not math.isfinite(length):  # the mean over the processes: all of them stop at this step
+        raise Divergence(
+            f"the gradient became {length} at step {run.step}, with the loss {loss.item():.3g}. "
+            "A smaller rate usually cures this."
+        )
+    run.gradient *= min(1.0, config.clip / (length + 1e-12))
     return loss.item()
 
 
@@ -172,11 +167,7 @@ def steps(run: Run, task: Task, rank: int = 0, world: int = 1) -> Iterator[Repor
         if share >= 1:
             return
         rate = learning_rate(run.step, share, config)
-        loss = gradient_step(run, task, rank, world)
-        if not math.isfinite(loss):
-            raise Divergence(
-                f"the training loss became {loss} at step {run.step}. A smaller rate usually cures this."
-            )
+        loss = gradient_step(run, task, rank)
         run.update(rate)
         average_weights(run.average, run.vector, run.step, config.average)
         run.step, run.images = run.step + 1, run.images + config.batch * world

@@ -58,38 +58,41 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class Song(Objective):
-    """t uniform on [end, 1], lambda = sigma^2: every noise level counts alike."""
+    """t uniform on [end, start], lambda = sigma^2: every noise level counts alike."""
 
     end: float = 1e-5
+    start: float = 1.0
 
     def draw(self, n: int, sde: SDE, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Weight 1."""
-        return _uniform(n, self.end, 1.0, rng), torch.ones(n, dtype=torch.float64)
+        return _uniform(n, self.end, self.start, rng), torch.ones(n, dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class Likelihood(Objective):
-    """lambda = g^2 with t drawn by importance: ln(sigma/alpha) uniform."""
+    """lambda = g^2 on [end, start] with t drawn by importance: ln(sigma/alpha) uniform."""
 
     end: float = 1e-5
+    start: float = 1.0
 
     def draw(self, n: int, sde: SDE, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Weight 2 ln(level(1) / level(end)), the integral of g^2/sigma^2."""
-        low, high = (float(sde.ratio(t).log()) for t in (self.end, 1.0))
+        """Weight 2 ln(level(start) / level(end)), the integral of g^2/sigma^2."""
+        low, high = (float(sde.ratio(t).log()) for t in (self.end, self.start))
         t = sde.time(_uniform(n, low, high, rng).exp())
         return t, torch.full((n,), 2 * (high - low), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
 class UniformLikelihood(Objective):
-    """lambda = g^2 with t uniform on [end, 1]: the same mean as Likelihood, far noisier."""
+    """lambda = g^2 with t uniform on [end, start]: the same mean as Likelihood, far noisier."""
 
     end: float = 1e-5
+    start: float = 1.0
 
     def draw(self, n: int, sde: SDE, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Weight (1 - end) g^2 / sigma^2."""
-        t = _uniform(n, self.end, 1.0, rng)
-        return t, (1 - self.end) * (sde.g(t) / sde.sigma(t)) ** 2
+        """Weight (start - end) g^2 / sigma^2."""
+        t = _uniform(n, self.end, self.start, rng)
+        return t, (self.start - self.end) * (sde.g(t) / sde.sigma(t)) ** 2
 
 
 @dataclass(frozen=True)

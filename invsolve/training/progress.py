@@ -1,5 +1,6 @@
-"""Progress of a training run on stderr: a bar on a terminal, a plain line every half minute elsewhere."""
+"""Progress of a training run on stderr: a bar on a terminal, a plain line now and then elsewhere."""
 
+import dataclasses
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -13,13 +14,15 @@ __all__ = ["shown"]
 
 
 def line(report: Report, first: Report, loss: float) -> str:
-    """Say images, rate, time left and the smoothed loss."""
+    """Say images, images a second and time left, once there is something to count, and the smoothed loss."""
     seconds = report.seconds - first.seconds
-    rate = (report.images - first.images) / max(seconds, 1e-9)
-    left = seconds * (1 - report.share) / max(report.share - first.share, 1e-9) / 60
-    return (
-        f"{report.images} images, {rate:.0f}/s, {left:.0f} min left, loss {loss:.3f}, rate {report.rate:.1e}"
-    )
+    pace = ""
+    if report.images > first.images and seconds > 0:
+        left = round(seconds * (1 - report.share) / max(report.share - first.share, 1e-9))
+        hours, rest = divmod(left, 3600)
+        rate = (report.images - first.images) / seconds
+        pace = f"{rate:.3g} images/s, {hours}:{rest // 60:02}:{rest % 60:02} left, "
+    return f"{report.images} images, {pace}loss {loss:.3f}, rate {report.rate:.1e}"
 
 
 def smoothed(reports: Iterable[Report]) -> Iterator[tuple[Report, float]]:
@@ -31,14 +34,18 @@ def smoothed(reports: Iterable[Report]) -> Iterator[tuple[Report, float]]:
 
 
 def plain(reports: Iterable[Report], every: float = 30.0) -> Iterator[Report]:
-    """Print a line now and then."""
-    first, due = None, 0.0
+    """Print a line after a few seconds, every half minute, and at the end."""
+    first, due, last = None, time.monotonic() + every / 6, ""
     for report, mean in smoothed(reports):
-        first = first or report
+        first, last = first or report, ""
         if time.monotonic() >= due:
             print(line(report, first, mean), file=sys.stderr, flush=True)
             due = time.monotonic() + every
+        else:
+            last = line(dataclasses.replace(report, share=1.0), first, mean)  # if it is the last
         yield report
+    if last:
+        print(last, file=sys.stderr, flush=True)
 
 
 def barred(reports: Iterable[Report]) -> Iterator[Report]:
