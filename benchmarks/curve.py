@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 from distances import between_markers
-from figures import interval, provenance, table
+from figures import interval, over, provenance, table
 
 from invsolve.bench.mixtures import Problem, mixture_problem
 from invsolve.bench.posterior import floor_figures, mixture_figures
@@ -63,32 +63,37 @@ def key(dx: int, dy: int, seed: int, calls: int) -> str:
     return f"mixture {dx}/{dy}, seed {seed}, {calls} calls"
 
 
+def distances(record: Record, dx: int, dy: int, calls: int, seeds: int) -> list[float]:
+    """SW-1 of each seed; of no calls, its floor."""
+    return [record.rows[key(dx, dy, seed, calls)]["sw1"] for seed in range(seeds)]
+
+
 def line(record: Record, dx: int, dy: int, calls: Sequence[int], seeds: int) -> list[str]:
-    """One row of the table: SW-1 at each number of calls, with its interval and over the floor."""
-    floors = [record.rows[key(dx, dy, seed, 0)]["sw1"] for seed in range(seeds)]
-    cells = []
+    """One row of the table: SW-1 at each number of calls, and its ratio to the floor with its interval."""
+    floors, cells = distances(record, dx, dy, 0, seeds), []
     for c in calls:
-        values = [record.rows[key(dx, dy, seed, c)]["sw1"] for seed in range(seeds)]
-        mean, half = interval(values)
-        cells.append(f"{mean:.3f} ± {half:.3f} ({mean / statistics.mean(floors):.2f})")
+        values = distances(record, dx, dy, c, seeds)
+        ratio, half = over(values, floors)
+        cells.append(f"{statistics.mean(values):.3f} ({ratio:.2f} ± {half:.2f})")
     mean, half = interval(floors)
     return [f"{dx} / {dy}", str(seeds), f"{mean:.3f} ± {half:.3f}", *cells]
 
 
 def plot(record: Record, problems: Sequence[tuple[int, int]], calls: Sequence[int], seeds: int) -> bytes:
-    """Mean SW-1 over mean floor against calls, a curve a mixture, as a PNG."""
+    """Mean SW-1 over mean floor against calls with its interval, a curve a mixture, as a PNG."""
     import io
 
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.add_subplot()
-    for dx, dy in problems:
-        mean = {
-            c: statistics.mean(record.rows[key(dx, dy, s, c)]["sw1"] for s in range(seeds))
-            for c in (0, *calls)
-        }
-        axes.plot(calls, [mean[c] / mean[0] for c in calls], "o-", label=f"$d_x$ = {dx}, $d_y$ = {dy}")
+    for i, (dx, dy) in enumerate(problems):
+        floors = distances(record, dx, dy, 0, seeds)
+        ratios = [over(distances(record, dx, dy, c, seeds), floors) for c in calls]
+        middles, halves = zip(*ratios, strict=True)
+        beside = [c * 1.02 ** (i - (len(problems) - 1) / 2) for c in calls]  # bars side by side
+        label = f"$d_x$ = {dx}, $d_y$ = {dy}"
+        axes.errorbar(beside, middles, halves, fmt="o-", markersize=4, capsize=2, linewidth=1, label=label)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(xscale="log", xlabel="network calls per returned sample", ylabel="SW-1 / floor", ylim=(0, None))
     axes.set_xticks(calls, [str(c) for c in calls])
@@ -117,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     fill(record, problems, options.calls, options.seeds)
     head = ["d_x / d_y", "seeds", "floor", *(f"{c} calls" for c in options.calls)]
     lines = [line(record, dx, dy, options.calls, options.seeds) for dx, dy in problems]
-    content = f"{table(head, lines)}\n\nSW-1 ± 95 % (over the floor). By `{provenance(argv)}`."
+    content = f"{table(head, lines)}\n\nSW-1 (over the floor ± 95 %). By `{provenance(argv)}`."
     print(content)
     if options.write:
         page = ROOT / "docs" / "benchmark.md"

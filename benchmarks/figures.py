@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from invsolve.bench.figures import interval, table
+from invsolve.bench.figures import interval, over, table
 
-__all__ = ["commit", "interval", "provenance", "table"]
+__all__ = ["commit", "interval", "over", "provenance", "table"]
 
 
 def commit() -> str:

@@ -42,7 +42,8 @@ def test_the_curve_resumes_and_its_table_is_over_the_floor(tmp_path, monkeypatch
     curve.fill(record, [(8, 1)], [25, 50], 2)
     assert done == [25, 50, 25, 50]
     assert curve.line(record, 8, 1, [25], 2)[:3] == ["8 / 1", "2", "0.200 ± 0.000"]
-    assert curve.line(record, 8, 1, [25], 2)[3].endswith("(4.00)")  # (0.3 + 1.3) / 2 over 0.2
+    ratio, half = 4.0, 12.7062 * 0.5 / 0.2  # (0.3 + 1.3) / 2 over 0.2; t quantile of one degree
+    assert curve.line(record, 8, 1, [25], 2)[3] == f"0.800 ({ratio:.2f} ± {half:.2f})"
     assert curve.plot(record, [(8, 1)], [25, 50], 2).startswith(b"\x89PNG")
 
 
