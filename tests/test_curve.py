@@ -1,5 +1,6 @@
 """The curve of distance against calls: budgets are what is called, units resume, sections are replaced."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -54,5 +55,12 @@ def test_a_section_of_the_page_is_replaced_by_the_tables(tmp_path, monkeypatch):
     with pytest.raises(InputError, match="let the benchmark finish"):
         document.main(["smc", str(tmp_path)])
     (tmp_path / "posterior.md").write_text("| new |\n")
+    settings = {"samples": 1000, "steps": None, "version": "9", "machine": "an abacus"}
+    (tmp_path / "summary.json").write_text(json.dumps(settings))
     document.main(["smc", str(tmp_path)])
-    assert page.read_text() == "a\n<!-- smc -->\n\n| new |\n\n<!-- /smc -->\nz\n"
+    shown = page.read_text()
+    assert shown.startswith(
+        "a\n<!-- smc -->\n\n| new |\n\nBy 1,000 samples, each method's own steps, invsolve 9, "
+    )
+    assert "an abacus; written at commit" in shown
+    assert shown.endswith(".\n\n<!-- /smc -->\nz\n")
