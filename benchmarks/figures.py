@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from invsolve.bench.figures import interval, table
+from invsolve.bench.figures import interval, over, table
 
-__all__ = ["commit", "interval", "provenance", "table"]
+__all__ = ["commit", "interval", "over", "place", "provenance", "table"]
 
 
 def commit() -> str:
@@ -24,7 +24,12 @@ def commit() -> str:
 def provenance(argv: Sequence[str] | None = None) -> str:
     """One line that lets the numbers be made again: command, commit, machine, versions."""
     command = shlex.join([Path(sys.argv[0]).name, *(sys.argv[1:] if argv is None else argv)])
-    return f"{command}; commit {commit()}; {_processor()}, torch {torch.__version__}"
+    return f"{command}; {place()}"
+
+
+def place() -> str:
+    """Commit, machine and versions."""
+    return f"commit {commit()}; {_processor()}, torch {torch.__version__}"
 
 
 def _processor() -> str:

@@ -4,11 +4,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 
 from invsolve import cli
 from invsolve.bench.command import bench_posterior
+from invsolve.bench.figures import over
 from invsolve.bench.images import IMAGES, image_problem
 from invsolve.bench.methods import builtin_methods, method
 from invsolve.bench.mixtures import mixture_problem
@@ -178,6 +180,31 @@ def test_a_method_that_diverges_is_counted_and_one_that_refuses_says_so(tmp_path
     assert shown[3].endswith("| - | 3 | 1 diverged, 2 refused |")
     assert shown[5] == "- exact on mixture 8/2: step 3 of 5: NaN."
     assert "orthogonal rows" in shown[6]
+
+
+def test_a_distance_is_set_against_the_floor_of_the_seeds_that_have_it():
+    """A seed without samples has a floor all the same: it must not count."""
+    floors = [{"seed": seed, "sw1": floor, "sw2": 1.0} for seed, floor in enumerate((1.0, 2.0, 40.0))]
+    cost = {"forward": 1, "vjp": 1, "seconds": 1.0, "sw2": 1.0}
+    own = [cost | {"seed": seed, "sw1": value} for seed, value in enumerate((2.0, 4.5))]
+    rows = {("mixture 8/1", FLOOR): floors, ("mixture 8/1", "smc"): [*own, {"seed": 2, "diverged": "so."}]}
+    (cell,) = cells(rows)
+    assert (cell["sw1"]["floor"], cell["sw1"]["ratio"]) == (1.5, pytest.approx(6.5 / 3))
+    # 2 - 6.5/3 and 4.5 - 13/3 are -1/6 and 1/6: half is t (0.975, 1 degree) / 6 / 1.5
+    assert cell["sw1"]["ratio_half"] == pytest.approx(12.7062 / 6 / 1.5, rel=1e-4)
+    assert "| 2.17 ± 1.41 |" in tables([cell])
+
+
+def test_the_interval_of_a_ratio_covers_it():
+    """Values that follow their floors: 95 % of the intervals hold the true ratio 1.2, and are narrow."""
+    rng = np.random.default_rng(0)
+    held, halves = 0, []
+    for _ in range(400):
+        floors = rng.uniform(0.5, 1.5, 20)
+        ratio, half = over(list(1.2 * floors + rng.normal(0, 0.05, 20)), list(floors))
+        held, halves = held + (abs(ratio - 1.2) < half), [*halves, half]
+    assert abs(held / 400 - 0.95) < 3 * (0.95 * 0.05 / 400) ** 0.5
+    assert np.mean(halves) == pytest.approx(2.09 * 0.05 / 20**0.5, rel=0.1)  # the floors' own spread is out
 
 
 def test_samples_that_are_nan_are_a_divergence(tmp_path, monkeypatch):

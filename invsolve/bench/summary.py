@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from invsolve.bench.figures import interval, table
+from invsolve.bench.figures import interval, over, table
 from invsolve.bench.posterior import FLOOR, IMAGE_FIGURES, MIXTURE_FIGURES
 from invsolve.bench.record import Row
 
@@ -25,13 +25,20 @@ def cells(rows: Rows) -> list[Cell]:
         cell: Cell = {"problem": problem, "method": name, "seeds": len(each)}
         cell |= {kind: sum(kind in row for row in each) for kind in _TROUBLE}
         cell |= {"why": next((row[kind] for row in each for kind in _TROUBLE if kind in row), "")}
+        exact = {row["seed"]: row for row in rows[problem, FLOOR]}
         for figure in _figures(problem):
-            mean, half = interval([row[figure] for row in good])
-            floor, _ = interval([row[figure] for row in rows[problem, FLOOR]])
-            cell[figure] = {"mean": mean, "half": half, "floor": floor}
+            floors = [exact[row["seed"]][figure] for row in good]
+            cell[figure] = _against([row[figure] for row in good], floors)
         cell |= {name: interval([row[name] for row in good])[0] for name in _COST}
         found.append(cell)
     return found
+
+
+def _against(values: Sequence[float], floors: Sequence[float]) -> dict[str, float]:
+    """A figure and its floor over the same seeds: those without samples have no part in either."""
+    (mean, half), (ratio, ratio_half) = interval(values), over(values, floors)
+    floor, _ = interval(floors)
+    return {"mean": mean, "half": half, "floor": floor, "ratio": ratio, "ratio_half": ratio_half}
 
 
 def _figures(problem: str) -> tuple[str, ...]:
@@ -48,7 +55,7 @@ def tables(found: Sequence[Cell]) -> str:
         chosen = [cell for cell in found if figures[0] in cell]
         if chosen:
             words = [f"{figure} ± 95 % (floor)" for figure in figures]
-            ratio = ["sw1 / floor"] if figures == MIXTURE_FIGURES else []
+            ratio = ["sw1 / floor ± 95 %"] if figures == MIXTURE_FIGURES else []
             head = ["problem", "method", *words, *ratio, "forward", "vjp", "seconds", "seeds", "no samples"]
             parts.append(table(head, [_line(cell, figures) for cell in chosen]))
     why = [f"- {cell['method']} on {cell['problem']}: {cell['why']}" for cell in found if cell["why"]]
@@ -63,16 +70,17 @@ def _line(cell: Cell, figures: Sequence[str]) -> list[str]:
         many = len(figures) + (figures == MIXTURE_FIGURES) + len(_COST)
         return [*name, *["-"] * many, str(cell["seeds"]), trouble]
     values = [_numbers(cell, figure) for figure in figures]
-    shown = [f"{mean:.3f} ± {half:.3f} ({floor:.3f})" for mean, half, floor in values]
-    ratio = [f"{values[0][0] / values[0][2]:.2f}"] if figures == MIXTURE_FIGURES else []
+    shown = [f"{v['mean']:.3f} ± {v['half']:.3f} ({v['floor']:.3f})" for v in values]
+    first = f"{values[0]['ratio']:.2f} ± {values[0]['ratio_half']:.2f}"
+    ratio = [first] if figures == MIXTURE_FIGURES else []
     cost = [f"{cell[key]:.1f}" if key == "seconds" else f"{cell[key]:.0f}" for key in _COST]
     return [*name, *shown, *ratio, *cost, str(cell["seeds"]), trouble]
 
 
-def _numbers(cell: Cell, figure: str) -> tuple[float, float, float]:
+def _numbers(cell: Cell, figure: str) -> dict[str, float]:
     value = cell[figure]
     assert isinstance(value, dict)
-    return value["mean"], value["half"], value["floor"]
+    return value
 
 
 def plot(found: Sequence[Cell], path: Path) -> None:
@@ -89,7 +97,7 @@ def plot(found: Sequence[Cell], path: Path) -> None:
         own = [cell for cell in found if cell["method"] == name]
         values = [_numbers(cell, _figures(str(cell["problem"]))[0]) for cell in own]
         where = [problems.index(str(cell["problem"])) for cell in own]
-        axes.plot(where, [mean / floor for mean, _, floor in values], "o-", label=name)
+        axes.plot(where, [value["ratio"] for value in values], "o-", label=name)
     axes.axhline(1, color="black", linewidth=0.8)
     axes.set(yscale="log", ylabel="distance / floor", title="1 is what exact samples reach")
     axes.set_xticks(range(len(problems)), problems, rotation=30, ha="right")
