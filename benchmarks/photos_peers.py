@@ -3,9 +3,9 @@
     python benchmarks/photos_peers.py FOLDER --images 3 --samples 8 --methods moment-matching deepinv/diffpir
     python benchmarks/photos_peers.py FOLDER --methods --write
 
-Crops, tasks, noise and figures are those of photos.py; the methods are in photos_methods.py. Nothing is clipped
-before PSNR is taken, save by methods that clip themselves. A method that raises, or gives NaN, is a row that
-says so.
+Crops, tasks, noise and figures are those of photos.py; the methods are in photos_methods.py. Nothing is
+clipped before PSNR is taken, save by methods that clip themselves. A method that raises, or gives NaN, is a
+row that says so.
 
 The mean of n independent draws is worse than the posterior mean: by 1/n of their variance in squared error,
 0.5 dB at n = 8 for a right posterior. Our walks draw antithetic pairs, whose errors nearly cancel; deepinv's
@@ -226,11 +226,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     todo = [unit for unit in units(options) if unit.name not in record.rows]
     for unit, row in computed(compute, todo, options.processes):
         record.add(unit.name, row | {"commit": commit()})
-        print(
-            unit.name,
-            row.get("error") or f"{row['psnr_mean']:.2f} dB, {row['seconds']:.0f} s",
-            file=sys.stderr,
-        )
+        said = row.get("error") or f"{row['psnr_of_8']:.2f} dB, {row['seconds']:.0f} s"
+        print(f"{unit.name}: {said}", file=sys.stderr, flush=True)
     commits = ", ".join(sorted({row["commit"] for row in record.rows.values()}))
     origin = f"By `{provenance(argv)}`; prior photo {sha256[:12]}, rows computed at {commits}."
     content = f"{report(record.rows)}\n\n{origin}"
