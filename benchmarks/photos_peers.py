@@ -15,11 +15,12 @@ can be drawn fewer times: its mean of eight is then the mean of infinitely many 
 added.
 
 A unit of work is one method on one task of one image; the rows are kept in --out, one after each unit, and
-the table is of all that is there. Two methods are compared on the crops that both have. --write puts the
-tables into docs/photos.md.
+the table is of all that is there. The default's rows may be those of photos.py (--default). Two methods are
+compared on the crops that both have. --write puts the tables into docs/photos.md.
 """
 
 import argparse
+import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,7 +38,7 @@ from tasks import TASKS, pose
 from torch import Tensor
 
 from invsolve.bench.record import Record, Row
-from invsolve.errors import InvsolveError, UnknownName
+from invsolve.errors import InputError, InvsolveError, UnknownName
 from invsolve.files import write_whole
 from invsolve.run.settings import SIMULATED_SIGMA_Y
 from invsolve.training.data import image_files
@@ -185,6 +186,26 @@ def report(rows: Mapping[str, Row]) -> str:
 # ---- the command
 
 
+def of_photos(path: Path, identity: Mapping[str, object]) -> dict[str, Row]:
+    """Take the rows of a record of photos.py as the default's; InputError where its settings are others."""
+    stored = json.loads(path.read_text())
+    wanted = {**identity, "samples": EIGHT, "guidance": DEFAULT, "sigma_y": SIMULATED_SIGMA_Y}
+    if other := [key for key, value in wanted.items() if stored["identity"].get(key) != value]:
+        raise InputError(f"{path} was computed with another {', '.join(other)} than the default's here.")
+    more = {"psnr_limit": None, "samples": EIGHT}
+    return {
+        f"{DEFAULT} {name}": row | more | {"psnr_of_8": row["psnr_mean"]}
+        for name, row in stored["rows"].items()
+        if "error" not in row
+    }
+
+
+def shared(given: Mapping[str, Row], rows: Mapping[str, Row]) -> dict[str, Row]:
+    """Of the default's rows, those of crops that another method has."""
+    crops = {name.split(" ", 1)[1] for name in rows}
+    return {name: row for name, row in given.items() if name.split(" ", 1)[1] in crops}
+
+
 def units(options: argparse.Namespace) -> list[Unit]:
     """Units of the images that the seed draws, as photos.py draws them; image by image."""
     files = image_files([options.folder])
@@ -209,6 +230,7 @@ def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--samples", type=int, default=8)
     add("--processes", type=int, default=1)
     add("--out", type=Path, default=Path("photos_peers.json"))
+    add("--default", type=Path, nargs="*", default=[], help="records of photos.py, for the default's rows")
     add("--overwrite", action="store_true", help="forget what --out holds")
     add("--write", action="store_true", help="write docs/photos.md")
     return parser.parse_args(argv)
@@ -223,14 +245,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     sha256 = prior().sha256
     identity = {"seed": options.seed, "prior_sha256": sha256, "size": SIZE}
     record = Record(options.out, identity, overwrite=options.overwrite)
-    todo = [unit for unit in units(options) if unit.name not in record.rows]
+    given = {name: row for path in options.default for name, row in of_photos(path, identity).items()}
+    todo = [unit for unit in units(options) if unit.name not in record.rows | given]
     for unit, row in computed(compute, todo, options.processes):
         record.add(unit.name, row | {"commit": commit()})
         said = row.get("error") or f"{row['psnr_of_8']:.2f} dB, {row['seconds']:.0f} s"
         print(f"{unit.name}: {said}", file=sys.stderr, flush=True)
-    commits = ", ".join(sorted({row["commit"] for row in record.rows.values()}))
+    rows = record.rows | shared(given, record.rows)
+    commits = ", ".join(sorted({row["commit"] for row in rows.values()}))
     origin = f"By `{provenance(argv)}`; prior photo {sha256[:12]}, rows computed at {commits}."
-    content = f"{report(record.rows)}\n\n{origin}"
+    content = f"{report(rows)}\n\n{origin}"
     print(content)
     if options.write:
         write_whole(PAGE, between_markers(PAGE.read_text(encoding="utf-8"), "photos", content).encode())

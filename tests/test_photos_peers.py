@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from invsolve.errors import UnknownName
+from invsolve.errors import InputError, UnknownName
 from invsolve.linalg import expand
 from invsolve.prior import Prior
 from invsolve.result import Result
@@ -164,3 +164,21 @@ def test_the_page_gets_its_tables(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(photos_peers, "compute", lambda unit: row(25.0))
     run(folder, "--images", "2", "--tasks", "deblur", "--methods", DEFAULT, "--write")
     assert "| moment-matching | 2 | 8 |  | 25.00 ± 0.00 |" in page.read_text()
+
+
+def test_rows_of_photos_stand_for_the_default(folder, capsys, monkeypatch):
+    monkeypatch.setattr(photos_peers, "compute", lambda unit: row(25.0))
+    same = {"size": SIZE, "seed": 0, "prior_sha256": "white", "sigma_y": 0.02, "samples": 8}
+    path = folder.parent / "photos.json"
+    theirs = row(0.0) | {"psnr_mean": 24.0}
+    stored = {
+        "identity": same | {"guidance": DEFAULT},
+        "rows": {"deblur 0.png": theirs, "deblur x.png": theirs},
+    }
+    path.write_text(json.dumps(stored))
+    few = ("--images", "2", "--tasks", "deblur", "--methods", "ddrm", "--default", str(path))
+    run(folder, *few)
+    assert "FAIL: deblur, default less the best other mean (ddrm): -1.00 dB on 1" in capsys.readouterr().out
+    path.write_text(json.dumps(stored | {"identity": same | {"guidance": "dps"}}))
+    with pytest.raises(InputError, match="another guidance"):
+        run(folder, *few)
