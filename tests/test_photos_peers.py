@@ -32,6 +32,7 @@ class White(Prior):
     shape = (3, SIZE, SIZE)
 
     def denoise(self, x, sigma):
+        assert (sigma > 0).all()  # a network has the logarithm of it
         gain = expand(1 / (1 + 16 * sigma**2), x)
         return 0.5 + gain * (x - 0.5)
 
