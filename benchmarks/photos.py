@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from figures import commit, interval, provenance, table
 from pool import computed
-from tasks import TASKS, centre_crop, measure
+from tasks import TASKS, Posed, pose
 
 from invsolve import metrics
 from invsolve.bench.record import Record, Row
@@ -103,22 +103,24 @@ def compute(unit: Unit) -> Row:
 
 
 def _figures(unit: Unit) -> Row:
-    task, s = TASKS[unit.task], unit.settings
-    truth = centre_crop(unit.file, s.size)
-    operator = task.operator((3, s.size, s.size), s.seed + unit.place).to(s.device)
-    y = measure(operator, truth.to(s.device), s.sigma_y, s.seed + unit.place)
-    result = restore(s, Gaussian(y, operator, s.sigma_y))
-    samples, x0 = result.samples, truth.double().numpy()
-    baseline = task.baseline(y.cpu().double().numpy(), operator, x0)
-    of_mean, of_baseline = metrics.psnr(result.mean.cpu(), truth), metrics.psnr(baseline, x0)
+    s = unit.settings
+    posed = pose(unit.task, unit.file, s.size, s.sigma_y, s.seed + unit.place, s.device)
+    result = restore(s, Gaussian(posed.y, posed.operator, s.sigma_y))
+    return figures_of(result, posed, s.sigma_y, antithetic=not s.independent)
+
+
+def figures_of(result: Result, posed: Posed, sigma_y: float, *, antithetic: bool) -> Row:
+    """Measure samples of a photo; antithetic says that 2k and 2k + 1 are a pair of opposite noise."""
+    samples, truth = result.samples, posed.truth
+    of_mean, of_baseline = metrics.psnr(result.mean.cpu(), truth), metrics.psnr(posed.baseline, truth)
     return {
         "psnr_mean": of_mean,
         "psnr_sample": float(np.mean([metrics.psnr(sample.cpu(), truth) for sample in samples])),
         "psnr_baseline": of_baseline,
         "gain": of_mean - of_baseline,
-        "chi2": metrics.chi2(samples, y, operator, s.sigma_y),
+        "chi2": metrics.chi2(samples, posed.y, posed.operator, sigma_y),
         "coverage90": metrics.coverage90(samples.cpu(), truth),
-        "dispersion": metrics.dispersion(samples.cpu(), truth, not s.independent),
+        "dispersion": metrics.dispersion(samples.cpu(), truth, antithetic),
         "forward": result.nfe["forward"],
         "vjp": result.nfe["vjp"],
         "seconds": result.seconds,

@@ -34,7 +34,17 @@ from invsolve.likelihood import measured_entries
 from invsolve.rng import Noise
 from invsolve.training.data import open_image
 
-__all__ = ["TASKS", "Task", "best_wiener", "centre_crop", "linear_interpolation", "measure", "spline"]
+__all__ = [
+    "TASKS",
+    "Posed",
+    "Task",
+    "best_wiener",
+    "centre_crop",
+    "linear_interpolation",
+    "measure",
+    "pose",
+    "spline",
+]
 
 Pixels = NDArray[np.float64]
 BALANCES = tuple(np.geomspace(0.003, 0.3, 5))
@@ -104,3 +114,22 @@ def measure(operator: Any, truth: Tensor, sigma_y: float, seed: int) -> Tensor: 
     clean: Tensor = operator.A(truth[None])[0]
     noise = Noise(seed, "measurement", 1, tuple(clean.shape), device=clean.device)()[0]
     return clean + sigma_y * noise * measured_entries(operator, tuple(truth.shape), clean)
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A photo (C, H, W) in [0, 1], how it was measured, and what the baseline makes of that, (C, H, W)."""
+
+    truth: Tensor
+    operator: Any  # a deepinv physics
+    y: Tensor
+    baseline: Pixels
+
+
+def pose(name: str, file: Path, size: int, sigma_y: float, seed: int, device: str = "cpu") -> Posed:
+    """Degrade the middle of a photo by the task of a name."""
+    task, truth = TASKS[name], centre_crop(file, size)
+    operator = task.operator((3, size, size), seed).to(device)
+    y = measure(operator, truth.to(device), sigma_y, seed)
+    baseline = task.baseline(y.cpu().double().numpy(), operator, truth.double().numpy())
+    return Posed(truth, operator, y, baseline)

@@ -28,7 +28,7 @@ from invsolve.errors import InputError, InvsolveError, UnknownName
 from invsolve.result import Result
 from invsolve.rng import seed_of
 
-__all__ = ["LIBRARIES", "Draw", "Peer", "PeerFailed", "Scaled", "peer", "peers_of"]
+__all__ = ["LIBRARIES", "Draw", "Peer", "PeerFailed", "Scaled", "counting", "peer", "peers_of"]
 
 LIBRARIES = {"deepinv": "invsolve.bench.peers_deepinv", "azula": "invsolve.bench.peers_azula"}
 _SPREAD = 4.0  # standard deviations of the data that fit into a peer's range on either side
@@ -88,12 +88,17 @@ class Scaled:
         x = (u.reshape(-1, *self.event).double() * self._width + self._low).to(self._prior.dtype)
         self.calls["forward"] += len(u)
         mean = (self._prior.denoise(x, levels).double() - self._low) / self._width
-        counted: Tensor = _CountBackward.apply(mean.reshape(u.shape).to(u), self.calls)
-        return counted
+        return counting(mean.reshape(u.shape).to(u), self.calls)
 
     def restore(self, u: Tensor) -> Tensor:
         """Samples (n, ...) in the problem's own units, (n, *event)."""
         return (u.reshape(-1, *self.event).double() * self._width + self._low).to(self._prior.dtype)
+
+
+def counting(mean: Tensor, calls: Counter[str]) -> Tensor:
+    """Return the mean of a prior (B, ...), counting the vector-Jacobian products that go through it."""
+    counted: Tensor = _CountBackward.apply(mean, calls)
+    return counted
 
 
 class _CountBackward(torch.autograd.Function):

@@ -2,7 +2,8 @@
 
 Its denoisers are functions of images (B, C, H, W) in [0, 1] and a noise level in that range; a vector of d
 numbers is an image of 1 x d pixels. The operator is given with its singular values up to 1,024 dimensions,
-which DDRM needs and with which PiGDM and DiffPIR solve exactly; beyond, as a map and its transpose.
+which DDRM needs and with which PiGDM and DiffPIR solve exactly; beyond, as a map and its transpose. SAMPLERS
+take any problem that is posed as deepinv likes it, METHODS those of the benchmark.
 
     dps                     class DPS: VP, 1,000 DDPM steps, weight 1
     dps-annealed            the same with guidance "annealed", whose weight 1 has a scale
@@ -15,6 +16,7 @@ which DDRM needs and with which PiGDM and DiffPIR solve exactly; beyond, as a ma
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import deepinv
@@ -34,21 +36,53 @@ from torch import Tensor
 from invsolve.bench.peers import Draw, Scaled
 from invsolve.errors import Refused
 
-__all__ = ["METHODS"]
+__all__ = ["METHODS", "POINTS", "SAMPLERS", "Posed", "Samples"]
 
 _DENSE = 1024  # dimensions up to which the singular vectors are formed
 _RHO = 7.0
 
 
-class _Denoiser(deepinv.models.Denoiser):  # type: ignore[misc]  # deepinv has no types
-    """The exact prior."""
+Denoise = Callable[[Tensor, Tensor | float], Tensor]
 
-    def __init__(self, scaled: Scaled) -> None:
+
+@dataclass(frozen=True)
+class Posed:
+    """A problem as deepinv takes it: a denoiser of [0, 1], a physics with its noise, and one measurement."""
+
+    denoise: Denoise
+    physics: Any  # deepinv has no types
+    y: Tensor  # (*m), without a leading axis
+    image: tuple[int, ...]  # (C, H, W)
+    sigma_y: float
+    spread: float  # standard deviation of the data along its widest direction
+
+    @property
+    def denoiser(self) -> "_Denoiser":
+        """The prior as a deepinv model."""
+        return _Denoiser(self.denoise)
+
+    def measured(self, n: int) -> Tensor:
+        """Repeat the measurement n times: (n, *m)."""
+        return self.y.expand(n, *self.y.shape).clone()
+
+
+Samples = Callable[[Posed, int, int | None, int], Tensor]  # problem, n, steps or None, seed
+
+
+class _Denoiser(deepinv.models.Denoiser):  # type: ignore[misc]  # deepinv has no types
+    """The prior."""
+
+    def __init__(self, denoise: Denoise) -> None:
         super().__init__()
-        self._scaled = scaled
+        self._denoise = denoise
 
     def forward(self, x: Tensor, sigma: Tensor | float) -> Tensor:
-        return self._scaled.denoise(x, sigma)
+        return self._denoise(x, sigma)
+
+
+def _posed(scaled: Scaled) -> Posed:
+    image = _image(scaled)
+    return Posed(scaled.denoise, _physics(scaled), scaled.y, image, scaled.sigma_y, scaled.spread)
 
 
 def _image(scaled: Scaled) -> tuple[int, ...]:
@@ -81,65 +115,75 @@ def _times(rows: Tensor, table: Tensor) -> Tensor:
     return (rows.to(table) @ table.mT).to(rows)
 
 
-def _measured(scaled: Scaled, n: int) -> Tensor:
-    return scaled.y.expand(n, -1).clone()
-
-
-def _dps(guidance: str) -> Callable[[Scaled, int, int | None, int], Tensor]:
-    def samples(scaled: Scaled, n: int, steps: int | None, seed: int) -> Tensor:
+def _dps(guidance: str) -> Samples:
+    def samples(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
         rng = torch.Generator().manual_seed(seed)
-        model = DPS(_Denoiser(scaled), num_steps=(steps or 999) + 1, guidance=guidance, rng=rng)
-        return _run(model, scaled, n)
+        model = DPS(posed.denoiser, num_steps=(steps or 999) + 1, guidance=guidance, rng=rng)
+        return _run(model, posed, n)
 
     return samples
 
 
-def _guided(fidelity: Callable[[], Any]) -> Callable[[Scaled, int, int | None, int], Tensor]:
-    def samples(scaled: Scaled, n: int, steps: int | None, seed: int) -> Tensor:
+def _guided(fidelity: Callable[[], Any]) -> Samples:
+    def samples(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
         times = torch.linspace(1, 0.001, (steps or 200) + 1, dtype=torch.float64)
         model = PosteriorDiffusion(
             data_fidelity=fidelity(),
-            denoiser=_Denoiser(scaled),
+            denoiser=posed.denoiser,
             sde=VarianceExplodingDiffusion(alpha=1.0),
             solver=EulerSolver(timesteps=times, rng=torch.Generator().manual_seed(seed)),
         )
-        return _run(model, scaled, n)
+        return _run(model, posed, n)
 
     return samples
 
 
-def _run(model: Any, scaled: Scaled, n: int) -> Tensor:  # noqa: ANN401  deepinv has no types
+def _run(model: Any, posed: Posed, n: int) -> Tensor:  # noqa: ANN401  deepinv has no types
     with torch.no_grad():
-        found: Tensor = model(_measured(scaled, n), _physics(scaled), x_init=(n, *_image(scaled)))
+        found: Tensor = model(posed.measured(n), posed.physics, x_init=(n, *posed.image))
     return found
 
 
-def _ddrm(scaled: Scaled, n: int, steps: int | None, seed: int) -> Tensor:
-    physics = _physics(scaled)
-    if not isinstance(physics, deepinv.physics.DecomposablePhysics):
+def _ddrm(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
+    if not isinstance(posed.physics, deepinv.physics.DecomposablePhysics):
         raise Refused(f"DDRM needs the singular vectors, which are formed up to {_DENSE} dimensions.")
-    roots = torch.linspace(max(1.0, 5 * scaled.spread) ** (1 / _RHO), 0.001 ** (1 / _RHO), (steps or 100) - 1)
+    roots = torch.linspace(max(1.0, 5 * posed.spread) ** (1 / _RHO), 0.001 ** (1 / _RHO), (steps or 100) - 1)
     levels = [*(roots.double() ** _RHO).tolist(), 0.0]
-    found: Tensor = DDRM(_Denoiser(scaled), sigmas=levels)(_measured(scaled, n), physics)
+    found: Tensor = DDRM(posed.denoiser, sigmas=levels)(posed.measured(n), posed.physics)
     return found
 
 
-def _diffpir(scaled: Scaled, n: int, steps: int | None, seed: int) -> Tensor:
+def _ddrm_linear(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
+    levels = torch.linspace(1, 0, steps or 100).tolist()
+    found: Tensor = DDRM(posed.denoiser, sigmas=levels)(posed.measured(n), posed.physics)
+    return found
+
+
+def _dpir(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
+    point = deepinv.optim.DPIR(posed.sigma_y, posed.denoiser)(posed.measured(1), posed.physics)
+    return torch.as_tensor(point).expand(n, *posed.image)
+
+
+def _diffpir(posed: Posed, n: int, steps: int | None, seed: int) -> Tensor:
     fidelity = deepinv.optim.data_fidelity.L2()
-    model = DiffPIR(_Denoiser(scaled), fidelity, sigma=scaled.sigma_y, max_iter=steps or 100)
-    found: Tensor = model(_measured(scaled, n), _physics(scaled))
+    model = DiffPIR(posed.denoiser, fidelity, sigma=posed.sigma_y, max_iter=steps or 100)
+    found: Tensor = model(posed.measured(n), posed.physics)
     return found
 
 
-METHODS = {
-    name: Draw(0.0, 1.0, samples)
-    for name, samples in {
-        "dps": _dps("norm"),
-        "dps-annealed": _dps("annealed"),
-        "pigdm": _guided(PiGDMDataFidelity),
-        "moment-matching": _guided(MomentMatchingDataFidelity),
-        "moment-matching-cg30": _guided(lambda: MomentMatchingDataFidelity(cg_max_iter=30)),
-        "ddrm": _ddrm,
-        "diffpir": _diffpir,
-    }.items()
+def _of_scaled(samples: Samples) -> Callable[[Scaled, int, int | None, int], Tensor]:
+    return lambda scaled, n, steps, seed: samples(_posed(scaled), n, steps, seed)
+
+
+SAMPLERS: dict[str, Samples] = {
+    "dps": _dps("norm"),
+    "dps-annealed": _dps("annealed"),
+    "pigdm": _guided(PiGDMDataFidelity),
+    "moment-matching": _guided(MomentMatchingDataFidelity),
+    "moment-matching-cg30": _guided(lambda: MomentMatchingDataFidelity(cg_max_iter=30)),
+    "ddrm": _ddrm,
+    "diffpir": _diffpir,
 }
+METHODS = {name: Draw(0.0, 1.0, _of_scaled(samples)) for name, samples in SAMPLERS.items()}
+SAMPLERS |= {"ddrm-linear": _ddrm_linear, "dpir": _dpir}
+POINTS = {"dpir"}  # point estimates, whose n samples are one
