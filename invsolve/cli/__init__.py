@@ -71,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     keep_freed_memory()
     for name in ("stdout", "stderr"):  # closed, as by 2>&-: Python has None for it
         if getattr(sys, name) is None:
-            setattr(sys, name, Path(os.devnull).open("w"))
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115  open as long as the process
     given = [*(sys.argv[1:] if argv is None else argv)]  # not list(): that is a module of this package
     end = given.index("--") if "--" in given else len(given)
     names = [f"./{word}" if word.startswith("-") else word for word in given[end + 1 :]]  # files, not flags
