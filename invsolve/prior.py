@@ -40,7 +40,8 @@ class Surrogate(Protocol):
         """Apply Cov[x_0 | x_t] to v (B, *event) at noise levels lambda (B,)."""
 
     def divide(self, v: Tensor, level: Tensor, power: Tensor, variance: Tensor) -> Tensor:
-        """Apply (K C K^T + variance)^-1, K a convolution of spectrum power = |k^|^2 (H, W // 2 + 1)."""
+        """Apply (K C K^T + variance)^-1, K a convolution of spectrum power = |k^|^2 (H, W // 2 + 1), of whose
+        pixels v has every n-th, n = H / height of v."""
 
 
 class Prior(nn.Module, ABC):

@@ -204,8 +204,15 @@ MUTANTS = [
     Mutant(
         "a start of CG that forgets the noise",
         "priors/stationary.py",
-        "self._gain(v, level) + variance.to(v)",
-        "self._gain(v, level) + 0.5 * variance.to(v)",
+        "spectrum + variance.to(v)",
+        "spectrum + 0.5 * variance.to(v)",
+        "tests/test_stationary.py -k spectrum",
+    ),
+    Mutant(
+        "a start of CG that forgets what lies between the pixels kept",
+        "priors/stationary.py",
+        "[..., ::n, ::n]).real",
+        "[..., : size[0] // n, : size[1] // n]).real",
         "tests/test_stationary.py -k spectrum",
     ),
     Mutant(

@@ -19,8 +19,8 @@ default.
     factory.unknown_shape(measured, options)   shape of the image from that of the file; default: the same
     operator.picture(y)                        the measurement as an image to look at; default: A_dagger(y)
 
-A blur may tell its spectrum, which starts an inner solver well and needs to be right away from the borders
-only:
+A blur, or one of which every n-th pixel is kept, may tell its spectrum, which starts an inner solver well
+and needs to be right away from the borders only:
 
     operator.power                             |k^(f)|^2 of its kernel, (H, W // 2 + 1) as rfft2 gives it
 """

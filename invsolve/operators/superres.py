@@ -46,8 +46,10 @@ def superres(
             f"factor {factor} does not divide the image of {height} x {width} pixels. "
             f"Crop it to {height - height % factor} x {width - width % factor}."
         )
-    operator = adapter.separable(shape, filters[filter](height, factor), filters[filter](width, factor))
+    rows, columns = (filters[filter](size, factor) for size in (height, width))
+    operator = adapter.separable(shape, rows, columns)
     operator.picture = partial(_interpolated, size=(height, width))  # type: ignore[attr-defined]  # optional
+    operator.power = _power(rows, columns)  # type: ignore[attr-defined]  # optional, see interface
     return operator
 
 
@@ -55,6 +57,14 @@ def _checked(factor: object) -> int:
     if not isinstance(factor, int) or not 2 <= factor <= 8:
         raise InputError(f"factor is a whole number from 2 to 8, but it is {factor!r}.")
     return factor
+
+
+def _power(rows: "Tensor", columns: "Tensor") -> "Tensor":
+    """|k^(f)|^2 of the kernel of a coarse pixel away from the borders, (H, W // 2 + 1)."""
+    import torch
+
+    down, along = rows[len(rows) // 2], columns[len(columns) // 2]
+    return torch.outer(torch.fft.fft(down).abs() ** 2, torch.fft.rfft(along).abs() ** 2)
 
 
 def _interpolated(y: "Tensor", size: tuple[int, int]) -> "Tensor":

@@ -55,18 +55,25 @@ class StationaryCovariance:
 
     def covariance(self, v: Tensor, level: Tensor) -> Tensor:
         """Apply C to v (B, C, H, W) at noise levels (B,), in the dtype of v."""
-        return self._filtered(v, self._gain(v, level))
+        return self._filtered(v, self._gain(v, level, (v.shape[-2], v.shape[-1])))
 
     def divide(self, v: Tensor, level: Tensor, power: Tensor, variance: Tensor) -> Tensor:
         """Apply (K C K^T + variance)^-1, K the circular convolution of spectrum power = |k^|^2, (H, W // 2 +
-        1)."""
-        return self._filtered(v, 1 / (power.to(v) * self._gain(v, level) + variance.to(v)))
+        1).
 
-    def _gain(self, v: Tensor, level: Tensor) -> Tensor:
+        v has every n-th pixel, n = H / height of v: its correlations are every n-th of those of K x.
+        """
+        n = power.shape[-2] // v.shape[-2]
+        size = (n * v.shape[-2], n * v.shape[-1])
+        spectrum = power.to(v) * self._gain(v, level, size)
+        if n > 1:
+            spectrum = torch.fft.rfft2(torch.fft.irfft2(spectrum, s=size)[..., ::n, ::n]).real
+        return self._filtered(v, 1 / (spectrum + variance.to(v)))
+
+    def _gain(self, v: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
         levels = level.tolist()
         levels = levels[:1] if min(levels) == max(levels) else levels  # one table serves a whole batch
-        variances = tuple(self.variances.tolist())
-        return _gain(variances, tuple(levels), v.shape[-2], v.shape[-1], v.dtype).to(v.device)
+        return _gain(tuple(self.variances.tolist()), tuple(levels), *size, v.dtype).to(v.device)
 
     def _filtered(self, v: Tensor, gain: Tensor) -> Tensor:
         """Multiply the Fourier transform of each principal colour by its gain (levels, C, H, W // 2 + 1)."""
