@@ -22,7 +22,7 @@ from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
 from invsolve.samplers.ordering import neighbours
 from invsolve.samplers.predictors import Ancestral, DPMpp, EulerMaruyama, Heun, ReverseDiffusion
-from invsolve.samplers.smc import TwistedSMC, systematic
+from invsolve.samplers.smc import TwistedSMC, _weigh, systematic
 from invsolve.sde import SDE, VE
 from invsolve.solve import solve
 
@@ -287,8 +287,24 @@ def test_resampling_gives_each_mode_its_share_nearly_without_scatter():
 
 
 def test_rows_that_are_all_alike_have_an_order():
-    for rows in (1, 2, 7):
+    for rows in (1, 2, 7, 40):
         assert sorted(neighbours(torch.ones(rows, 3, 4)).tolist()) == list(range(rows))
+
+
+@pytest.mark.parametrize(("rows", "d"), [(40, 60), (60, 40), (2050, 3)])
+def test_rows_on_a_line_are_ordered_along_it(rows, d):
+    along = torch.randn(rows, generator=generator(1), dtype=torch.float64)
+    line = torch.randn(d, generator=generator(2), dtype=torch.float64)
+    off = 1e-3 * torch.randn(rows, d, generator=generator(3), dtype=torch.float64)
+    ordered = along[neighbours(torch.outer(along, line) + off)]
+    steps = ordered.diff() * (ordered[-1] - ordered[0]).sign()
+    assert float(steps.min()) > -0.02  # but for what was added, and leaves of two
+
+
+def test_weights_of_which_none_is_left_are_an_error():
+    for lost in (-torch.inf, torch.nan):
+        with pytest.raises(Divergence, match="weights of 5 particles"):
+            _weigh(torch.full((5,), lost))
 
 
 @pytest.mark.parametrize(

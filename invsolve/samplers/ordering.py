@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["neighbours"]
 
 _DIRECTIONS = 8  # principal directions that tell particles apart
+_ROWS = 1024  # particles that the directions are taken from
 _LEAF = 2  # particles that are not ordered further
 
 
@@ -25,11 +26,17 @@ def neighbours(x: Tensor) -> Tensor:
 
 
 def _scores(x: Tensor) -> Tensor:
-    """Principal scores (P, directions), float64 on the CPU, from the P x P matrix of inner products."""
+    """Principal scores (P, directions), float64 on the CPU; the directions are those of a thousand rows."""
     off = x - x.mean(0)
-    gram = (off @ off.mT).double().cpu()
-    values, vectors = torch.linalg.eigh(gram)
-    scores: Tensor = vectors[:, -_DIRECTIONS:] * values[-_DIRECTIONS:].clamp_min(0).sqrt()
+    some = off[:: -(-len(off) // _ROWS)]
+    if some.shape[1] < len(some):
+        directions = torch.linalg.eigh((some.mT @ some).double())[1][:, -_DIRECTIONS:]
+    else:
+        values, vectors = torch.linalg.eigh((some @ some.mT).double())
+        lengths = values[-_DIRECTIONS:].clamp_min(0).sqrt()
+        lengths = lengths.clamp_min(max(1e-3 * float(lengths[-1]), 1e-30))  # rows may span fewer directions
+        directions = some.mT @ (vectors[:, -_DIRECTIONS:] / lengths).to(some)
+    scores: Tensor = (off @ directions.to(off)).double().cpu()
     return scores
 
 

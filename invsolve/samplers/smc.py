@@ -237,6 +237,11 @@ def systematic(log_weights: Tensor, n: int, u: float, alike: Tensor) -> Tensor:
 def _weigh(log_weights: Tensor) -> tuple[Tensor, float, float]:
     """Return the weights normalised, the log of their sum, and the effective sample size."""
     total = torch.logsumexp(log_weights, 0)
+    if not total.isfinite():
+        raise Divergence(
+            f"the weights of {len(log_weights)} particles sum to exp({float(total)}). More steps, or another "
+            "guidance, may keep them apart from that."
+        )
     weights = log_weights - total
     return weights, float(total), float((-torch.logsumexp(2 * weights, 0)).exp())
 
