@@ -166,9 +166,15 @@ def test_a_folder_without_images_is_refused(tmp_path):
         data.load_bank([tmp_path / "nowhere"], TINY)
 
 
-def test_an_image_of_sixteen_bits_is_refused_and_not_clipped(folder):
-    Image.fromarray(np.full((24, 24), 40_000, dtype=np.uint16)).save(folder / "deep.png")
-    with pytest.raises(InputError, match=r"deep\.png has more than 8 bits"):
+def test_sixteen_bits_become_eight_with_65535_as_white(tmp_path):
+    Image.fromarray(np.array([[0, 257, 40_000, 65_535]], dtype=np.uint16)).save(tmp_path / "deep.png")
+    assert np.asarray(data.open_image(tmp_path / "deep.png", 1)).tolist() == [[0, 1, 156, 255]]
+    assert np.asarray(data.open_image(tmp_path / "deep.png", 3))[0, 2].tolist() == [156] * 3
+
+
+def test_an_image_without_a_known_white_is_refused_and_not_clipped(folder):
+    Image.fromarray(np.full((24, 24), 40_000, dtype=np.int32)).save(folder / "deep.tif")
+    with pytest.raises(InputError, match=r"deep\.tif has more than 8 bits"):
         data.load_bank([folder], TINY)
 
 

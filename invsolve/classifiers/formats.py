@@ -9,6 +9,7 @@ out. Below the lowest noise level it was trained on the image counts as having t
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from invsolve.classifiers.network import ClassifierArchitecture, NoisyClassifier, build_classifier
 from invsolve.errors import InputError, OutputError, UnknownName
-from invsolve.priors.formats import check_weights, contents, header, payload_start, side_of
+from invsolve.priors.formats import check_weights, contents, filled, header, payload_start, side_of
 
 __all__ = ["NoiseAware", "load_classifier", "save_classifier", "shipped_classifiers"]
 
@@ -69,9 +70,7 @@ def _load(path: Path) -> NoiseAware:
         raise InputError(
             f"{path} is damaged: the sha256 of its weights is not the one it states. Copy it again."
         )
-    weights, network = load_tensors(content), build_classifier(architecture)
-    check_weights(path, weights, network.state_dict())
-    network.load_state_dict(weights)
+    network = filled(path, build_classifier, architecture, load_tensors(content))
     classifier = NoiseAware(network, architecture.classes, low, high)
     side = side_of(path, metadata)
     classifier.shape = (architecture.in_channels, side, side)
@@ -94,10 +93,10 @@ def _described(path: Path, metadata: Mapping[str, str]) -> tuple[ClassifierArchi
     try:
         architecture = ClassifierArchitecture(**json.loads(metadata["architecture"]))
         low, high = float(metadata["sigma_min"]), float(metadata["sigma_max"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"the metadata of {path} cannot be used ({error}). {ADVICE}") from None
-    if not 0 < low < high:
-        raise InputError(f"{path} says sigma {low} to {high}: not increasing.")
+    if not 0 < low < high < math.inf:
+        raise InputError(f"{path} says sigma {low} to {high}: not finite and increasing.")
     return architecture, low, high
 
 

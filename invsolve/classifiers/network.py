@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from invsolve.linalg import expand
-from invsolve.priors.network import NoiseEmbedding, Stage, mirror, rms_norm
+from invsolve.priors.network import NoiseEmbedding, Stage, check_sizes, mirror, rms_norm
 
 __all__ = ["ClassifierArchitecture", "NoisyClassifier", "build_classifier"]
 
@@ -35,11 +35,13 @@ class ClassifierArchitecture:
     def __post_init__(self) -> None:
         """Accept a list of widths (TOML, JSON) and refuse sizes that build nothing."""
         object.__setattr__(self, "widths", tuple(self.widths))
-        sizes = (self.in_channels, self.blocks, *self.widths)
-        if not self.widths or min(sizes) < 1 or self.classes < 2 or not self.sigma_data > 0:
-            raise ValueError(
-                f"{self} builds no network: sizes must be at least 1, classes 2 and sigma_data positive."
-            )
+        check_sizes(self, (self.in_channels, self.blocks, self.classes - 1, *self.widths))
+
+    @property
+    def least(self) -> int:
+        """Weights of the entry, of the two convolutions in each block, and of the head."""
+        blocks = self.blocks * sum(width**2 for width in self.widths)
+        return 9 * self.in_channels * self.widths[0] + 18 * blocks + self.classes * self.widths[-1]
 
 
 class NoisyClassifier(nn.Module):

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -47,7 +47,8 @@ def _plain(row: Row) -> dict[str, object]:
         {"name": o.name, "type": spelled(o.type), "help": o.help, "default": _json_value(o.default)}
         for o in row.options
     ]
-    return asdict(row) | {"options": options}
+    weights = _weights(row.name) if row.kind == "prior" else {}
+    return asdict(row) | {"options": options} | ({"weights": weights} if weights else {})
 
 
 def _json_value(value: object) -> object:
@@ -70,23 +71,38 @@ def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, 
     figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
     summary = figures.get(row.name, {}).get("summary", "")
     if row.kind == "prior" and row.distribution == "invsolve":
-        summary = _weights(row.name)
+        summary = _told(_weights(row.name))
     flags = " ".join(f"--{option.name}" for option in row.options)
     return row.description, f"[{summary}]" if summary else "", flags
 
 
-def _weights(name: str) -> str:
-    """Say what the file of a shipped prior says of itself: size, range, noise levels, megabytes, licence."""
+def _weights(name: str) -> dict[str, object]:
+    """What the file of a shipped prior says of itself: images, range, noise levels, bytes, licence."""
     file = files("invsolve").joinpath(f"priors/weights/{name}.safetensors")
     if not file.is_file():
-        return ""
+        return {}
     content = file.read_bytes()
     length = int.from_bytes(content[:8], "little")
     known = json.loads(content[8 : 8 + length])["__metadata__"]
-    side = known.get("side", "any")
+    side = int(known["side"]) if "side" in known else None
+    return {
+        "shape": [int(known["channels"]), side, side],
+        "range": [0, 1],
+        "sigma_min": float(known["sigma_min"]),
+        "sigma_max": float(known["sigma_max"]),
+        "bytes": len(content),
+        "licence": known["licence"],
+    }
+
+
+def _told(weights: dict[str, Any]) -> str:  # Any: JSON
+    """The same in words."""
+    if not weights:
+        return ""
+    shape = " x ".join("any" if side is None else str(side) for side in weights["shape"])
     return (
-        f"{known['channels']} x {side} x {side} in [0, 1], sigma {float(known['sigma_min']):g} to "
-        f"{float(known['sigma_max']):g}, {len(content) / 1e6:.1f} MB, {known['licence']}"
+        f"{shape} in [0, 1], sigma {weights['sigma_min']:g} to {weights['sigma_max']:g}, "
+        f"{weights['bytes'] / 1e6:.1f} MB, {weights['licence']}"
     )
 
 

@@ -21,16 +21,21 @@ import dataclasses
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TypeVar
 
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
-from torch import Tensor
+from torch import Tensor, nn
 
 from invsolve.errors import InputError, OutputError
+from invsolve.priors.checkpoints.fit import refuse_nan
 from invsolve.priors.denoiser import DenoiserPrior
-from invsolve.priors.network import Architecture, DenoisingUNet, build
+from invsolve.priors.network import Architecture, DenoisingUNet, Sized, build
+
+Layout = TypeVar("Layout", bound=Sized)
+Built = TypeVar("Built", bound=nn.Module)
 
 __all__ = ["load_safetensors_prior", "read_metadata", "save_safetensors_prior"]
 
@@ -42,6 +47,7 @@ FOREIGN = (
     (b"<", "a web page or XML, most likely a download that failed"),
     (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
 )
+LARGEST = 8192  # side of images that come in one size
 ADVICE = "Expected a safetensors file written by invsolve train."
 
 
@@ -69,7 +75,7 @@ def header(path: Path, content: bytes) -> dict[str, object]:
         table: dict[str, object] = json.loads(content[8:start])
         places = [t["data_offsets"][1] for name, t in table.items() if name != "__metadata__"]  # type: ignore[index]  # checked by the except
         end = start + max(places, default=0)
-    except (ValueError, KeyError, TypeError, IndexError):
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
         raise InputError(f"{path} has a broken safetensors header. {ADVICE}") from None
     if end != len(content):
         raise InputError(
@@ -80,6 +86,8 @@ def header(path: Path, content: bytes) -> dict[str, object]:
 
 def contents(path: Path) -> bytes:
     """Read a file that is there and not empty."""
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device may never end
+        raise InputError(f"{path} is no regular file. Weights are read from files.")
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -115,11 +123,12 @@ def described(
         architecture = Architecture(**json.loads(metadata["architecture"]))
         low, high = map(float, json.loads(metadata["data_range"]))
         sigma_min, sigma_max = float(metadata["sigma_min"]), float(metadata["sigma_max"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError) as error:
         raise InputError(f"the metadata of {path} cannot be used ({error}). {ADVICE}") from None
-    if not (low < high and 0 < sigma_min < sigma_max):
+    if not (-math.inf < low < high < math.inf and 0 < sigma_min < sigma_max < math.inf):
         raise InputError(
-            f"{path} says data range [{low}, {high}], sigma {sigma_min} to {sigma_max}: not increasing."
+            f"{path} says data range [{low}, {high}], sigma {sigma_min} to {sigma_max}: not finite and "
+            "increasing."
         )
     return architecture, (low, high), sigma_min, sigma_max
 
@@ -134,11 +143,22 @@ def check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, 
             f"the weights in {path} do not fit their architecture: {len(missing)} missing, "
             f"{len(unknown)} unknown, {len(shapes)} of another shape, {first!r} among them. {ADVICE}"
         )
-    broken = [k for k, v in found.items() if not v.isfinite().all()]
-    if broken:
+    refuse_nan(path, found)
+
+
+def filled(
+    path: Path, build: Callable[[Layout], Built], architecture: Layout, found: Mapping[str, Tensor]
+) -> Built:
+    """Build a network around the weights found; a size that is merely claimed takes no memory."""
+    held = sum(value.numel() for value in found.values())
+    if architecture.least > held:
         raise InputError(
-            f"{len(broken)} of {len(found)} weights in {path} hold NaN or infinity, {min(broken)!r} first."
+            f"{path} describes a network of {architecture.least} weights or more, but holds {held}. {ADVICE}"
         )
+    network = build(architecture)
+    check_weights(path, found, network.state_dict())
+    network.load_state_dict(found)
+    return network
 
 
 def surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
@@ -157,19 +177,24 @@ def surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
 def side_of(path: Path, metadata: Mapping[str, str]) -> int | None:
     """Height and width of images that come in one size; None where none is stated."""
     text = metadata.get("side")
-    if text is not None and not (text.isascii() and text.isdigit() and int(text) > 0):
-        raise InputError(f"{path} states side = {text}; it must be a number of pixels.")
+    if text is not None and not 0 < _pixels(text) <= LARGEST:
+        raise InputError(f"{path} states side = {text[:20]}; it must be a number of pixels, 1 to {LARGEST}.")
     return None if text is None else int(text)
 
 
 def halo_of(path: Path, metadata: Mapping[str, str], needed: int) -> int:
     """Pixels around one that its answer depends on: those stated, never fewer than the architecture needs."""
     text = metadata.get("halo", str(needed))
-    if not (text.isascii() and text.isdigit() and int(text) >= needed):
+    if _pixels(text) < needed:
         raise InputError(
-            f"{path} states halo = {text}; its architecture needs a number of at least {needed} pixels."
+            f"{path} states halo = {text[:20]}; its architecture needs a number of at least {needed} pixels."
         )
     return int(text)
+
+
+def _pixels(text: str) -> int:
+    """A whole number written in few digits, else -1."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else -1
 
 
 def load_safetensors_prior(path: Path) -> DenoiserPrior:
@@ -182,10 +207,7 @@ def load_safetensors_prior(path: Path) -> DenoiserPrior:
         raise InputError(
             f"{path} is damaged: the sha256 of its weights is not the one it states. Copy it again."
         )
-    weights = load_tensors(content)
-    network = build(architecture)
-    check_weights(path, weights, network.state_dict())
-    network.load_state_dict(weights)
+    network = filled(path, build, architecture, load_tensors(content))
     prior = DenoiserPrior(
         network,
         channels=architecture.in_channels,

@@ -21,6 +21,7 @@ convolution adds a pixel of its own resolution, each change of resolution double
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +29,45 @@ from torch import Tensor, nn
 
 from invsolve.linalg import expand
 
-__all__ = ["Architecture", "DenoisingUNet", "build"]
+__all__ = ["Architecture", "DenoisingUNet", "Sized", "build", "check_sizes"]
 
 EMBEDDING = 128
+MOST_LEVELS, MOST_BLOCKS = 12, 64
+
+
+class Sized(Protocol):
+    """What the architectures of denoiser and classifier have in common."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each resolution."""
+
+    @property
+    def blocks(self) -> int:
+        """Residual blocks a stage."""
+
+    @property
+    def sigma_data(self) -> float:
+        """Standard deviation of the data."""
+
+    @property
+    def least(self) -> int:
+        """A number of weights that the network has at least."""
+
+
+def check_sizes(architecture: Sized, sizes: tuple[int, ...]) -> None:
+    """Refuse sizes that build nothing, or that nobody means: a file may claim any."""
+    levels, sd = len(architecture.widths), architecture.sigma_data
+    if not all(type(size) is int and size >= 1 for size in sizes) or not 0 < sd < math.inf:
+        raise ValueError(
+            f"{architecture} builds no network: sizes must be whole numbers of at least 1 (classes 2) and "
+            "sigma_data positive and finite."
+        )
+    if not 1 <= levels <= MOST_LEVELS or architecture.blocks > MOST_BLOCKS:
+        raise ValueError(
+            f"an architecture of {levels} widths and {architecture.blocks} blocks builds no network: 1 to "
+            f"{MOST_LEVELS} widths and at most {MOST_BLOCKS} blocks are possible."
+        )
 
 
 @dataclass(frozen=True)
@@ -46,11 +83,13 @@ class Architecture:
     def __post_init__(self) -> None:
         """Accept a list of widths (TOML, JSON) and refuse sizes that build nothing."""
         object.__setattr__(self, "widths", tuple(self.widths))
-        sizes = (self.in_channels, self.stem, self.blocks, *self.widths)
-        if not self.widths or min(sizes) < 1 or not self.sigma_data > 0:
-            raise ValueError(
-                f"{self} builds no network: every size must be at least 1 and sigma_data positive."
-            )
+        check_sizes(self, (self.in_channels, self.stem, self.blocks, *self.widths))
+
+    @property
+    def least(self) -> int:
+        """Weights of the entry, and of the two convolutions in each block of the way down."""
+        blocks = self.stem**2 + self.blocks * sum(width**2 for width in self.widths)
+        return 9 * self.in_channels * self.stem + 18 * blocks
 
     @property
     def stride(self) -> int:

@@ -65,9 +65,10 @@ def image_files(folders: Iterable[Path], exclude: Sequence[str] = ()) -> list[Pa
 
 
 def open_image(path: Path, channels: int) -> Image.Image:
-    """Open as RGB (3 channels) or grey (1), of 8 bits a channel."""
+    """Open as RGB (3 channels) or grey (1), of 8 bits a channel; of 16 bits, 65535 is white as in a run."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path) as opened:
+            image = _eight_bits(opened) if opened.mode.startswith("I;16") else opened
             if image.mode.startswith(("I", "F")):  # Pillow's conversion would clip at 255
                 raise InputError(
                     f"{path} has more than 8 bits a pixel ({image.mode}), and what is white is not known. "
@@ -78,6 +79,11 @@ def open_image(path: Path, channels: int) -> Image.Image:
         raise InputError(
             f"{path} cannot be read as an image ({error}). Remove it or add it to exclude."
         ) from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Divide 16 bits by 257, which takes 65535 to 255."""
+    return Image.fromarray(np.round(np.asarray(image) / 257).astype(np.uint8))
 
 
 def load_bank(folders: Iterable[Path], config: TrainingConfig) -> Bank:

@@ -120,7 +120,7 @@ def _checked(path: Path, layout: ADMLayout) -> ADMLayout:
 
 def _count(state: Weights, stem: str) -> int:
     """One more than the highest index after the stem."""
-    return 1 + max(int(found[1]) for name in state if (found := re.match(rf"{stem}\.(\d+)\.", name)))
+    return 1 + max(int(found[1]) for name in state if (found := re.match(rf"{stem}\.(\d{{1,3}})\.", name)))
 
 
 def _resampling(state: Weights) -> tuple[int, str]:
@@ -132,7 +132,7 @@ def _resampling(state: Weights) -> tuple[int, str]:
             return i, "conv"
         if any(re.fullmatch(r"output_blocks\.\d+\.[12]\.in_layers\.2\.weight", name) for name in names):
             return i, "block"
-    present = {int(found[1]) for name in state if (found := re.match(r"input_blocks\.(\d+)\.", name))}
+    present = {int(found[1]) for name in state if (found := re.match(r"input_blocks\.(\d{1,3})\.", name))}
     gaps = [i for i in range(count) if i not in present]
     return (gaps[0] - 1, "pool") if gaps else (count - 1, "pool")
 

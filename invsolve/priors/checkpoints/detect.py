@@ -16,7 +16,7 @@ from invsolve.files import sha256_of
 from invsolve.priors.checkpoints.adm import is_adm, load_adm
 from invsolve.priors.checkpoints.diffusers_folder import is_diffusers, load_diffusers
 from invsolve.priors.checkpoints.edm import load_edm
-from invsolve.priors.checkpoints.fit import bare, guess
+from invsolve.priors.checkpoints.fit import bare, guess, one_line
 from invsolve.priors.checkpoints.foreign_prior import CheckpointPrior
 from invsolve.priors.checkpoints.hints import Hints, gather
 from invsolve.priors.checkpoints.score_sde import is_score_sde, load_score_sde
@@ -30,8 +30,18 @@ OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # a pickled number, the
 
 
 def load_checkpoint(path: Path, given: Mapping[str, object]) -> DenoiserPrior:
-    """Load weights of any known format; given: hints of the caller."""
-    start = b"" if path.is_dir() else _start(path)
+    """Load weights of any known format; given: hints of the caller. A refusal is one line, printable."""
+    try:
+        return _loaded(path, given)
+    except InputError as error:
+        said = one_line(str(error))
+        if said == str(error):
+            raise
+        raise InputError(said) from None
+
+
+def _loaded(path: Path, given: Mapping[str, object]) -> DenoiserPrior:
+    start = _start(path) if path.is_file() else b""
     if start[8:9] == b"{":  # after a length, whose bytes may look like anything
         return _from_safetensors(path, given)
     hints = gather(path, given)

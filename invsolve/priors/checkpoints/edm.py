@@ -39,7 +39,7 @@ __all__ = ["Preconditioned", "load_edm"]
 KIND = "an EDM network"
 NETWORKS = {"SongUNet": (SongUNet, SongLayout), "DhariwalUNet": (DhariwalUNet, DhariwalLayout)}
 IN_TRAINING = {"dropout", "label_dropout"}  # arguments that change nothing afterwards
-DEPTH = 8  # of modules within modules: a file could hold a circle
+DEPTH = 8  # of modules within modules
 Coefficients = tuple[Tensor, Tensor, Tensor, Tensor]
 
 
@@ -199,17 +199,20 @@ def _layout(path: Path, inner: Record) -> tuple[Any, Any]:  # Any: one of two pa
     return build, layout
 
 
-def _weights(path: Path, record: Record, prefix: str = "", depth: int = 0) -> Iterator[tuple[str, object]]:
+def _weights(path: Path, record: Record, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Names and tensors of a record and the records within it, as state_dict would give them."""
-    if depth > DEPTH:
+    if prefix.count(".") > DEPTH:
         raise InputError(f"{path} holds modules within modules, more than {DEPTH} deep. It is refused.")
+    if record.walked:
+        raise InputError(f"{path} holds one module in two places, {prefix[:-1]!r} again. It is refused.")
+    record.walked = True
     for group in ("_parameters", "_buffers"):
         for name, value in _table(record, group):
             if value is not None:
                 yield f"{prefix}{name}", value
     for name, value in _table(record, "_modules"):
         if isinstance(value, Record):
-            yield from _weights(path, value, f"{prefix}{name}.", depth + 1)
+            yield from _weights(path, value, f"{prefix}{name}.")
 
 
 def _table(record: Record, group: str) -> list[tuple[str, object]]:

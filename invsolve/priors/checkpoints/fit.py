@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from invsolve.errors import InputError
 
-__all__ = ["Weights", "bare", "fit", "guess", "refuse_nan"]
+__all__ = ["Weights", "bare", "fit", "guess", "one_line", "refuse_nan"]
 
 Weights = Mapping[str, Tensor]
+LONGEST = 1000  # characters of a message: names in a file may be of any length
 
 LOOKS = (  # (part of a name, what such files are)
     ("model.diffusion_model.", "a latent diffusion model (Stable Diffusion), which works on no pixels"),
@@ -31,6 +32,12 @@ LOOKS = (  # (part of a name, what such files are)
 )
 
 
+def one_line(said: str) -> str:
+    """A message with names out of a file: escape what is not printable, cut what has no end."""
+    text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in said[: LONGEST + 1])
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."
+
+
 def guess(names: Iterable[str]) -> str:
     """Say what a file with such names looks like."""
     text = "\n".join(names)
@@ -45,7 +52,13 @@ def bare(state: Weights) -> dict[str, Tensor]:
 
 
 def refuse_nan(source: object, state: Weights) -> None:
-    """Refuse weights with NaN or infinity."""
+    """Refuse weights with NaN or infinity, and those of another kind: quantised ones lack their scale."""
+    other = [name for name, value in state.items() if not value.is_floating_point()]
+    if other:
+        raise InputError(
+            f"{len(other)} of {len(state)} weights in {source} are no floating-point numbers, but "
+            f"{state[min(other)].dtype}, {min(other)!r} first."
+        )
     broken = [name for name, value in state.items() if not torch.isfinite(value).all()]
     if broken:
         raise InputError(

@@ -108,6 +108,6 @@ def _beside(path: Path) -> dict[str, object]:
         table: dict[str, object] = tomllib.loads(file.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{file} cannot be read as TOML: {error}.") from None
     return {name.replace("-", "_"): value for name, value in table.items()}

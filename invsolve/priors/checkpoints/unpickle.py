@@ -18,6 +18,7 @@ import io
 import pickle
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -55,9 +56,23 @@ def read_records(path: Path) -> Content:
 
 
 def _load(file: BinaryIO) -> Content:
+    _refuse_packed(file)
     with torch.serialization.safe_globals(NUMPY), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the age of the format
         return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _refuse_packed(file: BinaryIO) -> None:
+    """Refuse an archive whose entries grow when they are read: torch.save compresses nothing."""
+    if not zipfile.is_zipfile(file):
+        file.seek(0)
+        return
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    size = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    if claimed > size:
+        raise pickle.UnpicklingError(f"an archive of {size} bytes that claims {claimed}")
 
 
 def _guarded(path: Path, read: Any, file: BinaryIO) -> Content:  # noqa: ANN401 - a function of the file
@@ -82,6 +97,7 @@ class Record:
     """An object of a pickle that is not rebuilt: its class by name, what it was made of, and its state."""
 
     kind = ""
+    walked = False  # a file could hold one in many places, or in itself: names without end
 
     def __init__(self, *made_of: object) -> None:
         """Keep the arguments."""
