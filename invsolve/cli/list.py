@@ -47,7 +47,7 @@ def _plain(row: Row) -> dict[str, object]:
         {"name": o.name, "type": spelled(o.type), "help": o.help, "default": _json_value(o.default)}
         for o in row.options
     ]
-    return asdict(row) | {"options": options}
+    return asdict(row) | {"options": options, "measured": _measured(row, _distances())}
 
 
 def _json_value(value: object) -> object:
@@ -67,12 +67,20 @@ def _table(rows: Iterable[Row]) -> str:
 
 def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, str, str]:
     """Give a part's description, what is measured or known of it in brackets, and its flags."""
-    figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
-    summary = figures.get(row.name, {}).get("summary", "")
-    if row.kind == "prior" and row.distribution == "invsolve":
-        summary = _weights(row.name)
+    summary = _measured(row, known)
     flags = " ".join(f"--{option.name}" for option in row.options)
     return row.description, f"[{summary}]" if summary else "", flags
+
+
+def _measured(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> str:
+    """Say how far a method is from the posterior, or what the weights of a prior are; empty if unknown."""
+    if row.distribution != "invsolve":
+        return ""
+    return (
+        _weights(row.name)
+        if row.kind == "prior"
+        else known.get(f"{row.kind}s", {}).get(row.name, {}).get("summary", "")
+    )
 
 
 def _weights(name: str) -> str:
