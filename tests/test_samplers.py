@@ -124,9 +124,10 @@ def test_second_order_predictors_beat_first_order_ones(predictor):
     "guidance", [Exact(), MomentMatching(), PiGDM(), DPS(), DPS(1e-5), Replace()], ids=str
 )
 @pytest.mark.parametrize("corrector", [None, Langevin(), AnnealedLangevin()], ids=str)
-def test_a_sample_does_not_depend_on_its_batch(guidance, corrector):
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_a_sample_does_not_depend_on_its_batch(guidance, corrector, sde):
     prior, likelihood, _ = gaussian_problem("inpaint", 4)
-    posterior = Posterior(prior, likelihood, sde=VP(), guidance=guidance)
+    posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance)
     sampler = PC(Ancestral(), corrector, steps=12)
     whole = sampler(posterior, 6, 0)
     for part in (
