@@ -78,7 +78,7 @@ def choose(
     """
     found = _by_problem(prior, likelihood)
     if sampler != AUTO:
-        return replace(found, sampler=sampler)
+        return replace(_named(found, sampler, likelihood), sampler=sampler)
     if guidance != AUTO and (guidance, "pc") != (found.guidance, found.sampler):
         return Choice("pc", guidance, f"it takes every guidance, and {guidance} was asked for")
     given = " and ".join(parts)
@@ -104,7 +104,19 @@ def _by_problem(prior: Prior, likelihood: Likelihood | None) -> Choice:
         return _EXACT
     if isinstance(prior, MixturePrior) and _is_small(prior, likelihood):
         return _WEIGHED
+    return _linear(likelihood)
+
+
+def _linear(likelihood: LinearLikelihood) -> Choice:
     return _LINEAR if likelihood.forward.transposes else _TRANSPOSED
+
+
+def _named(found: Choice, sampler: str, likelihood: Likelihood | None) -> Choice:
+    """Give the guidance of the table for a sampler that was named, by a reason that is true of that one."""
+    if found not in (_EXACT, _WEIGHED) or sampler == found.sampler:
+        return found
+    assert isinstance(likelihood, LinearLikelihood)  # those two rows are of linear operators
+    return _linear(likelihood)
 
 
 def _is_small(prior: MixturePrior, likelihood: LinearLikelihood) -> bool:

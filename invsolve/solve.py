@@ -64,6 +64,8 @@ def solve(
         prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
     draw = _sampler(sampler, parts)
+    if chosen and chosen.guidance and not getattr(draw, "uses_guidance", True):
+        chosen = None  # the sampler was named, and takes no guidance
     before, started = Counter(getattr(likelihood, "calls", {})), time.perf_counter()
     samples, ess, log_evidence = _drawn(draw, posterior, n, seed)
     calls = posterior.calls + (Counter(getattr(likelihood, "calls", {})) - before)

@@ -86,6 +86,9 @@ def test_an_image_problem_measures_a_draw_of_its_prior(kind):
         (lambda: plan(seeds=0), "seeds"),
         (lambda: plan(mixtures=()), "no problem"),
         (lambda: plan(methods=("pigd",)), "Did you mean 'pigdm'"),
+        (lambda: plan(mixtures=((8, 1), (7, 1))), "they are 7 and 1"),  # before the first unit is computed
+        (lambda: plan(images=("inpaint", "blurr")), "no image problem named 'blurr'"),
+        (lambda: plan(images=("inpaint",), side=13), "side must be even"),
     ],
 )
 def test_what_is_no_problem_is_refused(pose, words):
@@ -256,6 +259,12 @@ def test_a_record_of_other_settings_is_refused(tmp_path):
     bench_posterior(*given, 20, 3, tmp_path)
     with pytest.raises(InputError, match="samples 20 -> 30"):
         bench_posterior(*given, 30, 3, tmp_path)
+
+
+def test_a_mixture_of_more_measurements_than_dimensions_is_left_out_aloud(tmp_path, capsys):
+    summary, _ = bench_posterior("2", "1,4", "none", 12, "exact", "none", 1, 20, 3, tmp_path)
+    assert [cell["problem"] for cell in summary["cells"]] == ["mixture 2/1"]
+    assert "mixture 2/4 is left out" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

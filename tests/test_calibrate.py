@@ -93,6 +93,14 @@ def test_tempered_mis_scaled_and_dps_solvers_fail_on_gaussians(sde, wrong):
     assert "chi2" in found.failed
 
 
+def test_what_is_calibrated_is_what_solve_takes_and_is_told():
+    """Nothing named: particles on a mixture, as in solve, where guidance alone weighs modes wrongly."""
+    found = measured("mixture", problems=2, samples=3)
+    assert found.chosen.startswith("smc with moment-matching: ")
+    assert found.as_dict()["chosen"] == found.chosen
+    assert measured("mixture", problems=2, samples=3, guidance="exact", sampler="pc", steps=3).chosen == ""
+
+
 # ---- the experiment
 
 
@@ -249,6 +257,7 @@ class _Bare:
         self.shape, self.A = shape, A
 
 def bare(shape): return _Bare(shape, lambda x: x[..., ::2])
+def black(shape): return _Bare(shape, lambda x: torch.from_numpy(x.detach().numpy()[..., ::3, ::3].copy()))
 def nothing(shape): return _Bare(shape, lambda x: 0 * x)
 
 def exactly():
@@ -310,6 +319,28 @@ def test_an_operator_without_an_adjoint_is_calibrated_too():
     code, out, err = command(*words, operator="./mine.py:bare")
     assert code == 0, err
     assert json.loads(out)["problems"] == 3
+
+
+@pytest.mark.usefixtures("parts")
+@pytest.mark.parametrize(
+    ("operator", "taken"), [("inpaint", "pc with moment-matching: "), ("./mine.py:black", "enkg: ")]
+)
+def test_the_command_says_what_auto_took_and_why(operator, taken):
+    words = [
+        "--prior",
+        "./mine.py:gaussian",
+        "--problems",
+        "2",
+        "--samples",
+        "2",
+        "--device",
+        "cpu",
+        "--json",
+    ]
+    code, out, err = invsolve("calibrate", "--operator", operator, *words)
+    assert code == 0, err
+    assert f"auto took {taken}" in err
+    assert json.loads(out)["chosen"].startswith(taken)
 
 
 @pytest.mark.usefixtures("parts")

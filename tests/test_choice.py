@@ -131,6 +131,17 @@ def test_the_choice_is_in_the_result_and_in_its_file(tmp_path):
     assert torch.equal(named.samples, result.samples)
 
 
+@pytest.mark.parametrize("sampler", ["pc", "ode", "smc", "daps", "red-diff"])
+def test_the_reason_is_true_of_a_sampler_that_was_named(sampler):
+    """Only particles weigh modes rightly, and only pc is called exact; daps and red-diff take no guidance."""
+    for prior, likelihood in ((PRIOR, measured(PRIOR, masking(4))), mixture(6, 3)):
+        steps = {} if sampler == "ode" else {"steps": 2}
+        told = solve(prior, likelihood, sampler=sampler, n=1, **steps).chosen
+        assert (told == "") is (sampler in ("daps", "red-diff"))
+        assert ("so it is exact" in told) is (sampler == "pc" and prior is PRIOR)
+        assert ("would weigh wrongly" in told) is (sampler == "smc" and prior is not PRIOR)
+
+
 def test_auto_takes_the_same_samples_however_many_are_drawn():
     prior, likelihood = mixture(4, 1)
     few, more = (solve(prior, likelihood, n=n, seed=2, steps=4).samples for n in (3, 101))

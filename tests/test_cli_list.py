@@ -1,6 +1,7 @@
 """The command line around the parts: list, check, exit codes, and what --help must not import."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -92,6 +93,18 @@ def test_list_as_json_has_the_options(run):
     assert row["distribution"] == "invsolve"
     (option,) = row["options"]
     assert (option["name"], option["type"], option["default"]) == ("churn", "a number", 0.0)
+
+
+@pytest.mark.parametrize("kind", ["guidances", "samplers"])
+def test_each_method_says_its_paper_its_needs_and_its_distance(run, kind):
+    rows = json.loads(run("list", kind, "--json")[1])
+    shown = run("list", kind)[1]
+    for row in (row for row in rows if row["distribution"] == "invsolve"):
+        assert " Needs " in row["description"], row
+        assert row["name"] == "exact" or re.search(r"\b(19|20)\d\d\b", row["description"]), row
+        if row["name"] != "classifier":  # whose figures are those of digits, in docs/classifiers.md
+            assert row["measured"].startswith("W2 "), row
+            assert f"[{row['measured']}]" in shown
 
 
 def test_an_unknown_kind_is_wrong_usage(run):

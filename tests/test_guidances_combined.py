@@ -27,7 +27,6 @@ from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import Ancestral, DPMpp, EulerMaruyama, Heun, NoPredictor, ReverseDiffusion
 from invsolve.samplers.renoise import Renoise
 from invsolve.samplers.smc import TwistedSMC
-from invsolve.sde import VP
 
 # ---- what all of them owe
 
@@ -59,9 +58,10 @@ def test_every_guidance_comes_nearer_to_y_with_every_predictor_corrector_and_sde
 
 @pytest.mark.parametrize("guidance", ALL, ids=name)
 @pytest.mark.parametrize("corrector", [None, Langevin()], ids=str)
-def test_a_sample_does_not_depend_on_its_batch(guidance, corrector):
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_a_sample_does_not_depend_on_its_batch(guidance, corrector, sde):
     prior, likelihood, _ = gaussian_problem("matrix", 4)
-    posterior = Posterior(prior, likelihood, sde=VP(), guidance=guidance)
+    posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance)
     sampler = PC(Ancestral(), corrector, steps=12)
     whole, part = sampler(posterior, 6, 0), sampler(posterior, 3, 0, first=3)
     torch.testing.assert_close(part, whole[3:], rtol=1e-9, atol=1e-9)  # float64 sums in another order

@@ -76,9 +76,10 @@ def test_a_tighter_tolerance_makes_a_smaller_error_in_proportion():
     assert all(tol / 300 < e < 2 * tol for e, tol in zip(errors, tolerances, strict=True)), errors
 
 
-def test_a_sample_does_not_depend_on_its_batch_and_finished_rows_cost_nothing():
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_a_sample_does_not_depend_on_its_batch_and_finished_rows_cost_nothing(sde):
     prior, sampler = plane_mixture(), ProbabilityFlow(rtol=1e-4, steps=1)
-    together, alone = Posterior(prior), Posterior(prior)
+    together, alone = Posterior(prior, sde=sde), Posterior(prior, sde=sde)
     samples = sampler(together, 6, 3)
     each, calls = [], []
     for k in range(6):

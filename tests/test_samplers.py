@@ -2,6 +2,7 @@
 
 import random
 from collections import Counter
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -123,9 +124,10 @@ def test_second_order_predictors_beat_first_order_ones(predictor):
     "guidance", [Exact(), MomentMatching(), PiGDM(), DPS(), DPS(1e-5), Replace()], ids=str
 )
 @pytest.mark.parametrize("corrector", [None, Langevin(), AnnealedLangevin()], ids=str)
-def test_a_sample_does_not_depend_on_its_batch(guidance, corrector):
+@pytest.mark.parametrize("sde", SDES, ids=str)
+def test_a_sample_does_not_depend_on_its_batch(guidance, corrector, sde):
     prior, likelihood, _ = gaussian_problem("inpaint", 4)
-    posterior = Posterior(prior, likelihood, sde=VP(), guidance=guidance)
+    posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance)
     sampler = PC(Ancestral(), corrector, steps=12)
     whole = sampler(posterior, 6, 0)
     for part in (
@@ -302,3 +304,22 @@ def test_a_few_dozen_steps_give_data_of_every_width_their_own(sde):
     prior = GaussianPrior(torch.zeros(40, dtype=torch.float64), sds**2)
     samples = PC(steps=40)(Posterior(prior, sde=sde), 10_000, 0)
     assert abs(float((samples.std(0) / sds).mean()) - 1) < 0.02  # measured 0.01; by the weight of 2M 0.03
+
+
+@pytest.mark.parametrize(("steps", "worst"), [(25, 0.054), (40, 0.012)])
+def test_the_spread_of_dpmpp_is_as_far_off_as_its_docstring_says(steps, worst):
+    """Exactly, without sampling: row j of x is what the j-th noise has become, and rows add up in squares."""
+    sds = torch.logspace(-2, 0.5, 51, dtype=torch.float64)
+    posterior = Posterior(GaussianPrior(torch.zeros(51, dtype=torch.float64), sds**2))
+    times, memory = PC(steps=steps).times(posterior), None
+    x = torch.zeros(steps + 1, 51, dtype=torch.float64)
+    x[0] = float(posterior.sde.sigma(times[0]))
+    for i, (t, s) in enumerate(pairwise(times), start=1):
+        z = torch.zeros_like(x)
+        z[i] = 1
+        x, memory = DPMpp().step(posterior, x, t, s, lambda z=z: z, memory)
+    found = posterior.mean(x, times[-1]).square().sum(0).sqrt()
+    right = sds**2 / (sds**2 + posterior.span()[1] ** 2).sqrt()  # of E[x_0 | x_t] at the last level
+    assert (
+        0.5 * worst < float((found / right - 1).abs().max()) < worst
+    )  # with 2M's own weight 0.083 and 0.041

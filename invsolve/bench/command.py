@@ -48,8 +48,9 @@ def bench_posterior(
     """Measure what the texts name, write the files, and return the summary and the tables."""
     names = _words(methods) if methods is not None else builtin_methods()
     names += [name for library in _words(peers) for name in peers_of(library)]
-    pairs = tuple((x, y) for x in _numbers("dx", dx) for y in _numbers("dy", dy) if y <= x)
-    plan = Plan(pairs, tuple(_words(images)), side, tuple(names), methods is not None, seeds, samples, steps)
+    plan = Plan(
+        _pairs(dx, dy), tuple(_words(images)), side, tuple(names), methods is not None, seeds, samples, steps
+    )
     writable(out)
     identity: dict[str, object] = {"samples": samples, "steps": steps, "version": version("invsolve")}
     record = Record(out / "posterior.json", identity, overwrite=overwrite)
@@ -57,6 +58,15 @@ def bench_posterior(
     for unit in measure(plan, record):
         print(f"{len(record.rows) + 1} of {total}: {unit.key}", file=sys.stderr, flush=True)
     return _write(cells(rows_of(record, plan)), identity, out)
+
+
+def _pairs(dx: str, dy: str) -> tuple[tuple[int, int], ...]:
+    """Pair each d_x with each d_y; where more would be measured than there is, say that it is left out."""
+    pairs = [(x, y) for x in _numbers("dx", dx) for y in _numbers("dy", dy)]
+    for x, y in pairs:
+        if y > x:
+            print(f"mixture {x}/{y} is left out: d_y is more than d_x", file=sys.stderr)
+    return tuple((x, y) for x, y in pairs if y <= x)
 
 
 def _write(found: list[Cell], identity: dict[str, object], out: Path) -> tuple[dict[str, object], str]:

@@ -16,7 +16,7 @@ from invsolve.likelihood import Gaussian, measured_entries
 from invsolve.operators.interface import Operator
 from invsolve.rng import Noise, seed_of
 
-__all__ = ["IMAGES", "image_problem"]
+__all__ = ["IMAGES", "check_image", "image_problem"]
 
 IMAGES = ("inpaint", "deblur", "superres", "colorize")
 SIGMA_Y, VARIANCE, LENGTH, COLOURS = 0.05, 0.06, 1.5, 0.8
@@ -25,10 +25,7 @@ LARGEST = 64  # the posterior's covariance is formed: (3 side^2)^2 numbers
 
 def image_problem(kind: str, side: int, seed: int) -> Problem:
     """Pose the problem of one seed, which draws truth, mask and noise."""
-    if kind not in IMAGES:
-        raise UnknownName("image problem", kind, IMAGES)
-    if not 12 <= side <= LARGEST or side % 2:
-        raise InputError(f"side must be even and from 12 to {LARGEST}, but it is {side}.")
+    check_image(kind, side)
     channels = 3 if kind == "colorize" else 1
     prior, operator = _prior(channels, side), _operator(kind, (channels, side, side), seed)
     clean = operator.A(prior.sample(1, seed_of("truth", kind, side, seed)))
@@ -36,6 +33,14 @@ def image_problem(kind: str, side: int, seed: int) -> Problem:
     noise = Noise(seed_of("noise", kind, side, seed), "", 1, tuple(clean.shape[1:]))() * known
     likelihood = Gaussian(clean + SIGMA_Y * noise, operator, SIGMA_Y)
     return Problem(prior, likelihood, exact_posterior(prior, likelihood))
+
+
+def check_image(kind: str, side: int) -> None:
+    """Refuse a kind and a size of which there is no problem."""
+    if kind not in IMAGES:
+        raise UnknownName("image problem", kind, IMAGES)
+    if not 12 <= side <= LARGEST or side % 2:
+        raise InputError(f"side must be even and from 12 to {LARGEST}, but it is {side}.")
 
 
 def _operator(kind: str, shape: tuple[int, int, int], seed: int) -> Operator:

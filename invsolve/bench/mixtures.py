@@ -21,7 +21,7 @@ from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
 from invsolve.likelihood import Gaussian
 from invsolve.rng import seed_of
 
-__all__ = ["Problem", "mixture_problem"]
+__all__ = ["Problem", "check_mixture", "mixture_problem"]
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Problem:
 
 def mixture_problem(dx: int, dy: int, seed: int, dtype: torch.dtype = torch.float64) -> Problem:
     """Pose the problem of one seed: weights, operator, noise level, truth and noise all follow from it."""
-    if dx < 2 or dx % 2 or not 1 <= dy <= dx:
-        raise InputError(f"d_x must be even and d_y in 1 .. d_x, but they are {dx} and {dy}.")
+    check_mixture(dx, dy)
     prior = _prior(dx, torch.Generator().manual_seed(seed_of("mixture prior", dx, seed)), dtype)
     rng = torch.Generator().manual_seed(seed_of("mixture measurement", dx, dy, seed))
     u, _, vt = torch.linalg.svd(torch.randn(dy, dx, generator=rng, dtype=torch.float64), full_matrices=False)
@@ -47,6 +46,12 @@ def mixture_problem(dx: int, dy: int, seed: int, dtype: torch.dtype = torch.floa
     noise = torch.randn(clean.shape, generator=rng, dtype=torch.float64).to(clean)
     likelihood = Gaussian(clean + sigma_y * noise, operator, sigma_y)
     return Problem(prior, likelihood, exact_posterior(prior, likelihood))
+
+
+def check_mixture(dx: int, dy: int) -> None:
+    """Refuse dimensions of which there is no problem."""
+    if dx < 2 or dx % 2 or not 1 <= dy <= dx:
+        raise InputError(f"d_x must be even and d_y in 1 .. d_x, but they are {dx} and {dy}.")
 
 
 def _prior(dx: int, rng: torch.Generator, dtype: torch.dtype) -> MixturePrior:

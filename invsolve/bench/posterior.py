@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invsolve.bench.images import image_problem
+from invsolve.bench.images import check_image, image_problem
 from invsolve.bench.methods import method
-from invsolve.bench.mixtures import Problem, mixture_problem
+from invsolve.bench.mixtures import Problem, check_mixture, mixture_problem
 from invsolve.bench.peers import PeerFailed
 from invsolve.bench.record import Record, Row
 from invsolve.diagnostics import distance, sliced_wasserstein
@@ -64,8 +64,12 @@ class Plan:
             raise InputError(f"seeds must be >= 1 and samples >= 2, but are {self.seeds} and {self.samples}.")
         if not (self.mixtures or self.images):
             raise InputError("there is no problem to measure on: give --dx and --dy, or --images.")
+        for dx, dy in self.mixtures:  # all before the first hour, not after it
+            check_mixture(dx, dy)
+        for kind in self.images:
+            check_image(kind, self.side)
         for name in self.methods:
-            method(name)  # UnknownName before the first hour, not after it
+            method(name)
 
     def units(self) -> Iterator["Unit"]:
         """Units of work, problem by problem and seed by seed; the floor is a method like any other."""

@@ -5,7 +5,7 @@ DIR/calibration.png     the picture
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -46,17 +46,20 @@ class Study:
 
 def run(study: Study, screen: Screen) -> Calibration:
     """Pose and solve the problems one by one."""
-    experiment = _experiment(study)
+    experiment, chosen = _experiment(study)
+    if chosen:
+        screen.note(f"auto took {chosen}")
     outcomes, started = list[Outcome](), time.monotonic()
     for k in range(study.problems):
         outcomes.append(experiment.outcome(k))
         if (k + 1) * _LINES // study.problems > k * _LINES // study.problems:
             left = (time.monotonic() - started) / (k + 1) * (study.problems - k - 1)
             screen.note(f"{k + 1} of {study.problems} problems, {left:.0f} s left")
-    return conclude(outcomes, experiment.samples, experiment.simulator.seed)
+    return replace(conclude(outcomes, experiment.samples, experiment.simulator.seed), chosen=chosen)
 
 
-def _experiment(study: Study) -> Experiment:
+def _experiment(study: Study) -> tuple[Experiment, str]:
+    """Build what is calibrated; with it what "auto" took, and why."""
     tables, own = study.tables, study.tables["run"]
     device = choose_device(str(own["device"]))
     shape = event_shape(parts.load_prior(tables, device).shape, study.size)
@@ -66,7 +69,7 @@ def _experiment(study: Study) -> Experiment:
         check_foreign(operator, shape, str(tables["operator"]["name"]))
     check_sigma_y(own["sigma_y"], operator)
     nothing = Gaussian(operator.A(prior.centre.expand(1, *shape)), operator, own["sigma_y"])
-    tables, _ = parts.settled(tables, prior, nothing)
+    tables, chosen = parts.settled(tables, prior, nothing)
     sampler, gamma = parts.build_sampler(tables), parse_gamma(str(own["gamma"]))
     sde, guidance = (parts.build(kind, tables) for kind in ("sde", "guidance"))
     check_sampler(sampler)
@@ -78,7 +81,7 @@ def _experiment(study: Study) -> Experiment:
 
     truths: Truths | None = None if study.truths is None else photos(study.truths, shape, own["seed"])
     simulator = Simulator(prior, operator, own["sigma_y"], shape, own["seed"], truths)
-    return Experiment(simulator, solver, own["samples"], study.assumed)
+    return Experiment(simulator, solver, own["samples"], study.assumed), chosen
 
 
 def write(found: Calibration, study: Study, out: Path | None) -> dict[str, Any]:  # Any: JSON

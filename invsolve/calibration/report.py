@@ -30,7 +30,10 @@ _OTHER_TESTS = 3 + len(SHARES)  # TARP, chi2, the variance ratio, and a coverage
 
 @dataclass(frozen=True)
 class Calibration:
-    """SBC histograms by quantity, the TARP curve, checks by figure; nfe and seconds are a sample's."""
+    """SBC histograms by quantity, the TARP curve, checks by figure; nfe and seconds are a sample's.
+
+    chosen is what "auto" took, and why; empty where sampler and guidance were named.
+    """
 
     problems: int
     samples: int
@@ -41,6 +44,7 @@ class Calibration:
     diverged: int
     nfe: Mapping[str, float]
     seconds: float
+    chosen: str = ""
 
     @property
     def threshold(self) -> float:
@@ -94,6 +98,7 @@ class Calibration:
         figures = {name: getattr(self, name) for name in ("coverage", "chi2", "variance_ratio", "dispersion")}
         tests = {"sbc": sbc, "tarp": asdict(self.tarp) | self._verdict("tarp")}
         cost = {"nfe": dict(self.nfe), "seconds": self.seconds}
+        cost |= {"chosen": self.chosen} if self.chosen else {}
         return tests | figures | {"checks": checks} | own | counts | cost
 
     def _verdict(self, name: str) -> dict[str, bool]:
@@ -149,6 +154,7 @@ def conclude(outcomes: Sequence[Outcome], samples: int, seed: int) -> Calibratio
         diverged=len(outcomes) - solved,
         nfe={name: sum(cost[name] for cost in costs) / solved for name in costs[0]},
         seconds=round(seconds / solved / samples, 4),
+        chosen=next((outcome.chosen for outcome in outcomes if outcome.chosen), ""),
     )
 
 

@@ -93,6 +93,7 @@ class Outcome:
     figures: Figures | None
     nfe: Mapping[str, float]  # calls a sample
     seconds: float = 0.0
+    chosen: str = ""  # what "auto" took, and why
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ class Experiment:
         draws = torch.cat([truth[None], result.samples.to(truth)])
         gaps = draws - own.draw("reference", k)
         figures = figures_of(draws, gaps, self._residual(draws, y), self.quantities)
-        return Outcome(figures, result.nfe, result.seconds)
+        return Outcome(figures, result.nfe, result.seconds, result.chosen)
 
     @torch.no_grad()
     def _residual(self, draws: Tensor, y: Tensor) -> Tensor:

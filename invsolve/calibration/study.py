@@ -8,6 +8,7 @@ from typing import Any
 
 from invsolve.calibration.report import Calibration, conclude
 from invsolve.calibration.simulate import Experiment, Simulator, Truths
+from invsolve.choice import AUTO
 from invsolve.errors import Refused
 from invsolve.gamma import Gamma
 from invsolve.guidance import Guidance
@@ -34,8 +35,8 @@ def calibrate(
     truths: Truths | None = None,
     assumed_sigma_y: float | None = None,
     sde: SDE | str = "ve",
-    guidance: Guidance | str = "moment-matching",
-    sampler: Sampler | str = "auto",
+    guidance: Guidance | str = AUTO,
+    sampler: Sampler | str = AUTO,
     predictor: Predictor | str | None = None,
     corrector: Corrector | str | None = None,
     gamma: Gamma = 1.0,
@@ -48,9 +49,11 @@ def calibrate(
     those of solve. Refused for samples in antithetic pairs, which are not independent.
     """
     check_sampler(sampler)
-    chosen = {"sde": sde, "guidance": guidance, "predictor": predictor, "corrector": corrector}
+    given = {"sde": sde, "guidance": guidance, "predictor": predictor, "corrector": corrector}
     # once, not for each problem: a name is looked up among all plugins
-    parts: dict[str, Any] = {kind: build_part(kind, part) for kind, part in chosen.items()}  # Any: objects
+    parts: dict[str, Any] = {  # Any: objects
+        kind: part if part == AUTO else build_part(kind, part) for kind, part in given.items()
+    }
 
     def solver(likelihood: Gaussian, n: int, own: int) -> Result:
         return solve(prior, likelihood, sampler=sampler, gamma=gamma, steps=steps, n=n, seed=own, **parts)

@@ -47,8 +47,9 @@ def _plain(row: Row) -> dict[str, object]:
         {"name": o.name, "type": spelled(o.type), "help": o.help, "default": _json_value(o.default)}
         for o in row.options
     ]
-    weights = _weights(row.name) if row.kind == "prior" else {}
-    return asdict(row) | {"options": options} | ({"weights": weights} if weights else {})
+    weights = _weights(row.name) if _is_own_prior(row) else {}
+    own = {"options": options, "measured": _measured(row, _distances())}
+    return asdict(row) | own | ({"weights": weights} if weights else {})
 
 
 def _json_value(value: object) -> object:
@@ -68,12 +69,19 @@ def _table(rows: Iterable[Row]) -> str:
 
 def _words(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> tuple[str, str, str]:
     """Give a part's description, what is measured or known of it in brackets, and its flags."""
-    figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
-    summary = figures.get(row.name, {}).get("summary", "")
-    if row.kind == "prior" and row.distribution == "invsolve":
-        summary = _told(_weights(row.name))
+    summary = _told(_weights(row.name)) if _is_own_prior(row) else _measured(row, known)
     flags = " ".join(f"--{option.name}" for option in row.options)
     return row.description, f"[{summary}]" if summary else "", flags
+
+
+def _is_own_prior(row: Row) -> bool:
+    return row.kind == "prior" and row.distribution == "invsolve"
+
+
+def _measured(row: Row, known: dict[str, dict[str, dict[str, str]]]) -> str:
+    """Say how far a method of ours is from the posterior; empty if unknown."""
+    figures = known.get(f"{row.kind}s", {}) if row.distribution == "invsolve" else {}
+    return figures.get(row.name, {}).get("summary", "")
 
 
 def _weights(name: str) -> dict[str, object]:

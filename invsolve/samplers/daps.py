@@ -39,10 +39,12 @@ __all__ = ["DAPS"]
 
 @dataclass(frozen=True)
 class DAPS(Annealed):
-    """Decoupled annealing: draw x_0 given x_t and y, then noise it to the next level.
+    """Draw x_0 given x_t and y, then noise it to the next level (DAPS, Zhang et al. 2024). Needs A^T, or A
+    made of torch operations: steps + 1 calls a sample, and as many vector-Jacobian products with width
+    matched.
 
-    steps + 1 network calls a sample, and as many vector-Jacobian products with width matched; ode_steps more
-    a level with centre ode. Any likelihood with a gradient; exact draws where its operator is linear.
+    ode_steps more calls a level with centre ode. Any likelihood with a gradient; exact draws where its
+    operator is linear.
 
     The paper's settings are centre ode, width sigma, steps 200 and, at sigma_y 0.05 on [-1, 1], temper 0.2.
     """

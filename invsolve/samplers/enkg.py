@@ -52,10 +52,11 @@ _ROWS = (
 
 @dataclass(frozen=True)
 class EnKG(Annealed):
-    """Ensemble Kalman guidance of a set of particles, for a black box A: neither transpose nor derivative.
+    """Guide a set of particles by how A(x), a black box, varies among them (EnKG, after Zheng et al. 2024).
+    Needs Gaussian noise and nothing of A but its values: steps (prior_steps + 2) + 1 calls of the prior a
+    particle and 2 (steps + 1) of A, no derivative of the prior.
 
-    (steps + 1) (prior_steps + 2) network calls a sample and 2 (steps + 1) of A, no vector-Jacobian product.
-    The noise must be Gaussian.
+    Each particle is one sample.
     """
 
     predictor: Predictor = field(default_factory=DPMpp)

@@ -29,10 +29,11 @@ _BEYOND = 5.0  # start at this many standard deviations of the data, lest modes 
 
 @dataclass(frozen=True)
 class ProbabilityFlow:
-    """Adaptive ODE sampler: sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1.
+    """Follow the probability-flow ODE, with steps that each sample chooses (Song et al. 2021; Dormand and
+    Prince 1980). Needs what the guidance needs, six times a step: about 60 calls of the prior a sample.
 
-    A step's error, root mean square over the pixels, is at most rtol times the standard deviation of data and
-    noise, plus atol. Six network calls a step; about 60 calls a sample at the default tolerances.
+    sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1. A step's error, root mean square
+    over the pixels, is at most rtol times the standard deviation of data and noise, plus atol.
     """
 
     rtol: Annotated[float, "error a step may make, relative to the size of data and noise"] = 1e-3

@@ -43,7 +43,11 @@ class Step:
 
 @dataclass(frozen=True)
 class PC:
-    """Predictor-corrector sampler: sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1."""
+    """Walk the noise levels down by predictor and corrector (Song et al. 2021). Needs what the guidance
+    needs, once a step and at the end: by dpmpp, steps + 1 calls of the prior a sample.
+
+    sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1.
+    """
 
     predictor: Predictor = field(default_factory=DPMpp)
     corrector: Corrector | None = None

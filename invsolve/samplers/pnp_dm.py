@@ -45,10 +45,11 @@ __all__ = ["PnPDM"]
 
 @dataclass(frozen=True)
 class PnPDM(Annealed):
-    """Split Gibbs sampling: draw given y near x, then given the prior near that, and tie the two closer.
+    """Draw given y near x, then given the prior near that, and tie the two closer (split Gibbs, PnP-DM; Wu et
+    al. 2024). Needs A^T, or A made of torch operations: steps (prior_steps + 1) calls a sample, no derivative
+    of the prior.
 
-    steps (prior_steps + 1) network calls a sample, no vector-Jacobian product. Any likelihood with a
-    gradient; exact draws where its operator is linear.
+    Any likelihood with a gradient; exact draws where its operator is linear.
     """
 
     predictor: Predictor = field(default_factory=DPMpp)

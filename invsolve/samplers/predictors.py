@@ -182,9 +182,9 @@ class DPMpp(Predictor):
     Along the reverse SDE D is a martingale: nothing is to be extrapolated, and D1, which is noise of the last
     step, is there to make up for Cov[x_0 | x_t], which a step from D alone leaves out. (1 - exp(-2 h)) / 2
     makes up for too much: samples of a Gaussian are up to 4 % too wide at 40 steps, 8 % at 25. Any weight h +
-    O(h^2) is of order two; (1 - exp(-8 h / 3)) 3/8 leaves 1 % and 5 % at worst, whatever the variance. 3M is
-    less biased still where D is smooth, as an exact prior's is; a network's is not, and there its spread is
-    too wide.
+    O(h^2) is of order two; (1 - exp(-8 h / 3)) 3/8 leaves 1 % and 5 % at worst, for standard deviations from
+    0.01 to 3 on the Karras grid from 50 to 0.002. 3M is less biased still where D is smooth, as an exact
+    prior's is; a network's is not, and there its spread is too wide.
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"

@@ -38,9 +38,11 @@ _BETAS = (0.9, 0.9)  # of Adam; 0.99 remembers the gradients of levels long left
 
 @dataclass(frozen=True)
 class REDDiff(Annealed):
-    """A point estimate, the posterior's peak: n samples are n restarts, and their spread means nothing.
+    """Find a point, the posterior's peak: n samples are n restarts, and their spread means nothing (RED-diff,
+    Mardani et al. 2023). Needs A^T, or A made of torch operations: 2 steps + 1 calls, no derivative of the
+    prior.
 
-    2 steps + 1 network calls a sample, no vector-Jacobian product. Any likelihood with a gradient.
+    Any likelihood with a gradient.
     """
 
     steps: Annotated[int, "steps of Adam, each at its own noise level, >= 1"] = 400

@@ -73,9 +73,11 @@ class Weighed(NamedTuple):
 
 @dataclass(frozen=True)
 class TwistedSMC:
-    """Twisted SMC: sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1.
+    """Weigh particles by what the guidance gets wrong, and resample them (twisted SMC, Wu et al. 2023). Needs
+    a guidance with a log p(y | x_t); a sample costs particles / draws walks of steps + 1 calls, 8 by default.
 
-    particles over draws is the cost: that many times a sample's own network calls.
+    sampler(posterior, n, seed, first=0) -> samples first .. first + n - 1. With moment-matching a particle
+    takes a vector-Jacobian product a measured entry and step.
     """
 
     predictor: Predictor = field(default_factory=DPMpp)
