@@ -239,7 +239,7 @@ MUTANTS = [
     Mutant(
         "the seed forgotten",
         "rng.py",
-        "seed_of(self.seed, self.content, block, key)",
+        "seed_of(index(self.seed), self.content, block, key)",
         "seed_of(0, self.content, block, key)",
         "tests/test_rng.py",
     ),
@@ -596,8 +596,8 @@ MUTANTS = [
     Mutant(
         "flow: the sample carries the last noise",
         "samplers/ode.py",
-        "return flow.mean(flow.follow(z, high, low, self.tolerance, solver), low)",
-        "return flow.signal(flow.follow(z, high, low, self.tolerance, solver), low)",
+        "yield Step(i + 1, 0.0, flow.mean(z, low), 1.0)",
+        "yield Step(i + 1, 0.0, flow.signal(z, low), 1.0)",
         "tests/test_ode.py -k posterior_mean",
     ),
     Mutant(
