@@ -687,8 +687,8 @@ MUTANTS = [
     Mutant(
         "a lost alpha in DAPS's new noise",
         "samplers/daps.py",
-        "x = float(sde.alpha(s)) * x0 + float(sde.sigma(s))",
-        "x = x0 + float(sde.sigma(s))",
+        'x = noised(sde, x0, times[i + 1], own("renoise"))',
+        'x = x0 + float(sde.sigma(times[i + 1])) * own("renoise")',
         "tests/test_split.py -k white_gaussian",
     ),
     Mutant(

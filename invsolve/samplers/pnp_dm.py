@@ -25,19 +25,10 @@ from torch import Tensor
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import (
-    Annealed,
-    alone,
-    at_least_1,
-    draws_from,
-    finite,
-    noise_of,
-    power,
-    reverse,
-)
+from invsolve.samplers.annealed import Annealed, alone, draws_from, finite, power, reverse
 from invsolve.samplers.conditional import Inner, draw_given_y
-from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import DPMpp, Predictor
+from invsolve.samplers.walk import Step, at_least_1, noise_of
 from invsolve.sde import grid_times
 
 __all__ = ["PnPDM"]
