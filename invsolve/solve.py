@@ -55,11 +55,7 @@ def solve(
     them already.
     """
     parts = {"predictor": predictor, "corrector": corrector, "steps": steps}
-    chosen: Choice | None = None
-    if AUTO in (sampler, guidance):
-        chosen = _chosen(prior, likelihood, sampler, guidance, parts)
-        sampler = chosen.sampler if sampler == AUTO else sampler
-        guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
+    sampler, guidance, chosen = _settled(prior, likelihood, sampler, guidance, parts)
     posterior = Posterior(
         prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
@@ -74,17 +70,38 @@ def solve(
         nfe={name: calls[name] / n for name in ("forward", "vjp", "A", "At")},
         seconds=time.perf_counter() - started,
         measurement=getattr(likelihood, "y", None),
-        config={
-            "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
-            "guidance": repr(posterior.guidance),
-            "samples": n,
-            "sampler": repr(draw),
-            "sde": repr(posterior.sde),
-        },
+        config=_config(posterior, draw, gamma, n),
         seed=seed,
         prior_sha256=str(getattr(prior, "sha256", "")),
-        chosen=str(chosen or ""),
+        chosen=chosen,
     )
+
+
+def _config(posterior: Posterior, draw: Sampler, gamma: Gamma, n: int) -> dict[str, object]:
+    """What the samples were drawn with, for their file."""
+    return {
+        "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
+        "guidance": repr(posterior.guidance),
+        "samples": n,
+        "sampler": repr(draw),
+        "sde": repr(posterior.sde),
+    }
+
+
+def _settled(
+    prior: Prior,
+    likelihood: Likelihood | None,
+    sampler: Sampler | str,
+    guidance: Guidance | str,
+    parts: dict[str, Any],  # Any: parts of any kind, or their names
+) -> tuple[Sampler | str, Guidance | str, str]:
+    """Sampler and guidance with what "auto" takes in its place, and what that came to: empty without it."""
+    if AUTO not in (sampler, guidance):
+        return sampler, guidance, ""
+    chosen = _chosen(prior, likelihood, sampler, guidance, parts)
+    sampler = chosen.sampler if sampler == AUTO else sampler
+    guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
+    return sampler, guidance, str(chosen)
 
 
 def _chosen(

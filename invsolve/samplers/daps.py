@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError
+from invsolve.errors import InputError
 from invsolve.guidance import MomentMatching
 from invsolve.linalg import dot, expand
 from invsolve.posterior import Posterior
@@ -31,7 +31,7 @@ from invsolve.rng import Noise
 from invsolve.samplers.annealed import Annealed, alone, finite, power, reverse
 from invsolve.samplers.conditional import Inner, draw_given_y
 from invsolve.samplers.predictors import DPMpp
-from invsolve.samplers.walk import Step, at_least_1, noise_of, noised
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised
 from invsolve.sde import grid_times
 
 __all__ = ["DAPS"]
@@ -87,10 +87,8 @@ class DAPS(Annealed):
         x = noised(sde, posterior.prior.centre, times[0], noise("start"))
         for i, t in enumerate(times):
             own = noise.child(i)
-            try:
+            with located(f"level {i + 1} of {len(times)}"):
                 x0 = self._draw(posterior, x, t, own)
-            except Divergence as error:
-                raise Divergence(f"level {i + 1} of {len(times)}: {error}") from None
             yield Step(i + 1, float(t), x0)
             if i < self.steps:
                 x = noised(sde, x0, times[i + 1], own("renoise"))

@@ -25,13 +25,13 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused
+from invsolve.errors import InputError, Refused
 from invsolve.likelihood import LinearLikelihood
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
 from invsolve.samplers.annealed import Annealed, alone, draws_from, finite, power, reverse
 from invsolve.samplers.predictors import DPMpp, Predictor
-from invsolve.samplers.walk import Step, at_least_1, noise_of, noised, rows_at_once
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised, rows_at_once
 from invsolve.sde import grid_times
 
 __all__ = ["EnKG"]
@@ -94,10 +94,8 @@ class EnKG(Annealed):
         x = noised(sde, posterior.prior.centre, times[0], noise("start"))
         for i, t in enumerate(times):
             own = noise.child(i)
-            try:
+            with located(f"level {i + 1} of {len(times)}"):
                 x0 = self._update(posterior, x, t, own)
-            except Divergence as error:
-                raise Divergence(f"level {i + 1} of {len(times)}: {error}") from None
             yield x0
             if i < self.steps:
                 x = noised(sde, x0, times[i + 1], own("renoise"))

@@ -17,11 +17,11 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused, UnknownName
+from invsolve.errors import InputError, Refused, UnknownName
 from invsolve.posterior import Posterior
 from invsolve.samplers.correctors import Corrector, NoCorrector
 from invsolve.samplers.predictors import DPMpp, Memory, NoPredictor, Predictor
-from invsolve.samplers.walk import Step, Walker, at_least_1, noise_of, noised
+from invsolve.samplers.walk import Step, Walker, at_least_1, located, noise_of, noised
 from invsolve.sde import GRIDS, grid_times
 
 __all__ = ["PC", "Step"]
@@ -77,11 +77,9 @@ class PC(Walker):
         memory: Memory | None = None
         for i in range(self.steps):
             t, s, own = times[i], times[i + 1], noise.child(i)
-            try:
+            with located(f"step {i + 1} of {self.steps}"):
                 x, memory = self.predictor.step(posterior, x, t, s, own.child("predictor"), memory)
                 x = posterior.project(x, s, own)
                 x = corrector.correct(posterior, x, s, own.child("corrector"))
-            except Divergence as error:
-                raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield Step(i + 1, float(s), x)
         yield Step(self.steps + 1, 0.0, posterior.mean(x, times[-1]))

@@ -26,14 +26,14 @@ from typing import Annotated, NamedTuple
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, UnknownName
+from invsolve.errors import InputError, UnknownName
 from invsolve.linalg import dot
 from invsolve.posterior import Posterior, Twisted
 from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
 from invsolve.samplers.ordering import neighbours
 from invsolve.samplers.predictors import DPMpp, Memory, Predictor
-from invsolve.samplers.walk import Step, at_least_1, noise_of, noised, rows_at_once
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised, rows_at_once
 from invsolve.sde import GRIDS, SDE, grid_times
 
 __all__ = ["Cloud", "TwistedSMC", "Weighed"]
@@ -139,10 +139,8 @@ class TwistedSMC:
         yield cloud
         for i in range(self.steps):
             cloud = self._resample(cloud, noise.child(i))
-            try:
+            with located(f"step {i + 1} of {self.steps}"):
                 cloud = self._step(posterior, cloud, times[i], times[i + 1], noise.child(i))
-            except Divergence as error:
-                raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield cloud
 
     def _draw(self, posterior: Posterior, seed: int, k: int) -> Iterator[tuple[Step, Weighed | None]]:

@@ -7,17 +7,18 @@ other, so many of them are walked in micro-batches, and memory stays flat in n.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from invsolve.errors import InputError
+from invsolve.errors import Divergence, InputError
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
 from invsolve.sde import SDE
 
-__all__ = ["Step", "Walker", "at_least_1", "noise_of", "noised", "rows_at_once"]
+__all__ = ["Step", "Walker", "at_least_1", "located", "noise_of", "noised", "rows_at_once"]
 
 _ROWS = 2**20  # numbers of x that a micro-batch holds
 
@@ -67,6 +68,15 @@ def noise_of(posterior: Posterior, n: int, seed: int, first: int = 0, *, antithe
 def noised(sde: SDE, x0: Tensor, t: Tensor, z: Tensor) -> Tensor:
     """x_t = alpha x_0 + sigma z for all rows at one time t, ()."""
     return float(sde.alpha(t)) * x0 + float(sde.sigma(t)) * z
+
+
+@contextmanager
+def located(where: str) -> Iterator[None]:
+    """Say in a Divergence where on the walk it came."""
+    try:
+        yield
+    except Divergence as error:
+        raise Divergence(f"{where}: {error}") from None
 
 
 def at_least_1(**counts: int | None) -> None:
