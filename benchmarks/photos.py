@@ -30,7 +30,7 @@ from invsolve.bench.record import Record, Row
 from invsolve.errors import InvsolveError
 from invsolve.guidance import Guidance
 from invsolve.likelihood import Gaussian
-from invsolve.options import check_table
+from invsolve.option_values import check_table
 from invsolve.plugins import load
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.denoiser import DenoiserPrior

@@ -10,7 +10,7 @@ N(0, V),
 and the methods differ in C alone: MomentMatching takes Cov[x_0 | x_t] itself, PiGDM a multiple of the
 identity, DPS nothing but a step size. Exact knows the integral for Gaussian and mixture priors. Each is a
 pure function of one evaluation of the prior and the likelihood; none of them changes the sampler, save
-Replace, which projects.
+Replace and ILVR (invsolve.guidances), which project.
 """
 
 from abc import ABC, abstractmethod
@@ -59,7 +59,7 @@ class Guidance(ABC):
         return self.log_twist(at, likelihood), self(at, likelihood)
 
     def project(self, at_level: "Level", x: Tensor, likelihood: Likelihood, noise: Noise) -> Tensor:
-        """Return x with the known part replaced; the identity for all but Replace."""
+        """Return x with the known part replaced; the identity unless `projects`."""
         return x
 
 

@@ -55,17 +55,13 @@ def solve(
     them already.
     """
     parts = {"predictor": predictor, "corrector": corrector, "steps": steps}
-    chosen: Choice | None = None
-    if AUTO in (sampler, guidance):
-        chosen = _chosen(prior, likelihood, sampler, guidance, parts)
-        sampler = chosen.sampler if sampler == AUTO else sampler
-        guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
+    sampler, guidance, choice = _settled(prior, likelihood, sampler, guidance, parts)
     posterior = Posterior(
         prior, likelihood, sde=build_part("sde", sde), guidance=build_part("guidance", guidance), gamma=gamma
     )
     draw = _sampler(sampler, parts)
-    if chosen and chosen.guidance and not getattr(draw, "uses_guidance", True):
-        chosen = None  # the sampler was named, and takes no guidance
+    if choice and choice.guidance and not getattr(draw, "uses_guidance", True):
+        choice = None  # the sampler was named, and takes no guidance
     before, started = Counter(getattr(likelihood, "calls", {})), time.perf_counter()
     samples, ess, log_evidence = _drawn(draw, posterior, n, seed)
     calls = posterior.calls + (Counter(getattr(likelihood, "calls", {})) - before)
@@ -76,17 +72,38 @@ def solve(
         nfe={name: calls[name] / n for name in ("forward", "vjp", "A", "At")},
         seconds=time.perf_counter() - started,
         measurement=getattr(likelihood, "y", None),
-        config={
-            "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
-            "guidance": repr(posterior.guidance),
-            "samples": n,
-            "sampler": repr(draw),
-            "sde": repr(posterior.sde),
-        },
+        config=_config(posterior, draw, gamma, n),
         seed=seed,
         prior_sha256=str(getattr(prior, "sha256", "")),
-        chosen=str(chosen or ""),
+        chosen=str(choice or ""),
     )
+
+
+def _config(posterior: Posterior, draw: Sampler, gamma: Gamma, n: int) -> dict[str, object]:
+    """What the samples were drawn with, for their file."""
+    return {
+        "gamma": gamma if isinstance(gamma, float | int) else repr(gamma),
+        "guidance": repr(posterior.guidance),
+        "samples": n,
+        "sampler": repr(draw),
+        "sde": repr(posterior.sde),
+    }
+
+
+def _settled(
+    prior: Prior,
+    likelihood: Likelihood | None,
+    sampler: Sampler | str,
+    guidance: Guidance | str,
+    parts: dict[str, Any],  # Any: parts of any kind, or their names
+) -> tuple[Sampler | str, Guidance | str, Choice | None]:
+    """Sampler and guidance with what "auto" takes in its place, and that choice: None without it."""
+    if AUTO not in (sampler, guidance):
+        return sampler, guidance, None
+    chosen = _chosen(prior, likelihood, sampler, guidance, parts)
+    sampler = chosen.sampler if sampler == AUTO else sampler
+    guidance = chosen.guidance or MomentMatching() if guidance == AUTO else guidance
+    return sampler, guidance, chosen
 
 
 def _chosen(

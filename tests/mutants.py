@@ -246,7 +246,7 @@ MUTANTS = [
     Mutant(
         "the seed forgotten",
         "rng.py",
-        "seed_of(self.seed, self.content, block, key)",
+        "seed_of(index(self.seed), self.content, block, key)",
         "seed_of(0, self.content, block, key)",
         "tests/test_rng.py",
     ),
@@ -525,7 +525,7 @@ MUTANTS = [
     ),
     Mutant(
         "files: sizes believed before they are seen",
-        "priors/formats.py",
+        "priors/weight_file.py",
         "if architecture.least > held:",
         "if False:",
         "tests/test_checkpoints_claims.py -k claims_too_much",
@@ -638,8 +638,8 @@ MUTANTS = [
     Mutant(
         "flow: the sample carries the last noise",
         "samplers/ode.py",
-        "return flow.mean(flow.follow(z, high, low, self.tolerance, solver), low)",
-        "return flow.signal(flow.follow(z, high, low, self.tolerance, solver), low)",
+        "yield Step(i + 1, 0.0, flow.mean(z, low), 1.0)",
+        "yield Step(i + 1, 0.0, flow.signal(z, low), 1.0)",
         "tests/test_ode.py -k posterior_mean",
     ),
     Mutant(
@@ -729,8 +729,8 @@ MUTANTS = [
     Mutant(
         "a lost alpha in DAPS's new noise",
         "samplers/daps.py",
-        "x = float(sde.alpha(s)) * x0 + float(sde.sigma(s))",
-        "x = x0 + float(sde.sigma(s))",
+        'x = noised(sde, x0, times[i + 1], own("renoise"))',
+        'x = x0 + float(sde.sigma(times[i + 1])) * own("renoise")',
         "tests/test_split.py -k white_gaussian",
     ),
     Mutant(

@@ -19,7 +19,7 @@ LAYERS = [  # from the bottom; a package stands for all its modules
     {"posterior"},
     {"samplers", "training"},
     {"metrics", "diagnostics", "result"},
-    {"plugins", "registry", "source", "isolation", "file_part", "options", "builtins"},
+    {"plugins", "registry", "source", "isolation", "file_part", "options", "option_values", "builtins"},
     {"choice"},
     {"solve", "testing"},
     {"run", "bench", "calibration"},

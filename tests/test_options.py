@@ -9,7 +9,8 @@ import pytest
 
 from invsolve.cli.flags import help_for, parse_part_options
 from invsolve.errors import InputError, PluginError, UnknownName
-from invsolve.options import Option, check_table, describe, options_of, spelled
+from invsolve.option_values import check_table, spelled
+from invsolve.options import Option, describe, options_of
 
 SOURCE = '''
 """A module."""

@@ -9,7 +9,7 @@ import pytest
 from running import VARIANCE, invsolve, picture, save, world  # noqa: F401  a fixture
 
 from invsolve.errors import Refused, UnknownName
-from invsolve.options import check_table
+from invsolve.option_values import check_table
 from invsolve.plugins import load
 from invsolve.registry import Registry
 from invsolve.run import free, presets, settings

@@ -14,13 +14,13 @@ from invsolve.exact import GaussianPrior, exact_posterior
 from invsolve.likelihood import Gaussian, Poisson
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import noise_of
 from invsolve.samplers.conditional import Inner, draw_given_y
 from invsolve.samplers.daps import DAPS
 from invsolve.samplers.enkg import EnKG
 from invsolve.samplers.pnp_dm import PnPDM
 from invsolve.samplers.predictors import Ancestral, DPMpp, Heun
 from invsolve.samplers.red_diff import REDDiff
+from invsolve.samplers.walk import noise_of
 from invsolve.sde import VE
 
 N = 1000

@@ -1,25 +1,23 @@
 """The file of a classifier: safetensors of fp16 weights that says everything about itself.
 
-As the file of a prior (invsolve.priors.formats), with `format` invsolve-classifier-1 and the fields of
+As every weight file (priors/weight_file.py), with `format` invsolve-classifier-1 and the fields of
 ClassifierArchitecture. In memory it becomes a NoiseAware: images in [0, 1] and noise of that scale in, logits
 out. Below the lowest noise level it was trained on the image counts as having that level, so a clean image
 (sigma = 0) has logits too.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 
 from invsolve.classifiers.network import ClassifierArchitecture, NoisyClassifier, build_classifier
-from invsolve.errors import InputError, OutputError, UnknownName
-from invsolve.priors.formats import check_weights, contents, filled, header, payload_start, side_of
+from invsolve.errors import InputError, UnknownName
+from invsolve.priors.formats import side_of
+from invsolve.priors.weight_file import contents, filled, metadata_of, stated_sha256, write_weights
 
 __all__ = ["NoiseAware", "load_classifier", "save_classifier", "shipped_classifiers"]
 
@@ -63,29 +61,15 @@ def load_classifier(name_or_path: str | Path) -> NoiseAware:
 
 def _load(path: Path) -> NoiseAware:
     content = contents(path)
-    metadata = _metadata(path, content)
+    metadata = metadata_of(path, content, FORMAT, ADVICE)
     architecture, low, high = _described(path, metadata)
-    sha256 = hashlib.sha256(memoryview(content)[payload_start(content) :]).hexdigest()
-    if sha256 != metadata.get("sha256"):
-        raise InputError(
-            f"{path} is damaged: the sha256 of its weights is not the one it states. Copy it again."
-        )
-    network = filled(path, build_classifier, architecture, load_tensors(content))
+    sha256 = stated_sha256(path, content, metadata)
+    network = filled(path, content, build_classifier, architecture)
     classifier = NoiseAware(network, architecture.classes, low, high)
     side = side_of(path, metadata)
     classifier.shape = (architecture.in_channels, side, side)
     classifier.metadata, classifier.sha256 = metadata, sha256
     return classifier
-
-
-def _metadata(path: Path, content: bytes) -> dict[str, str]:
-    raw = header(path, content).get("__metadata__")
-    table = {str(k): str(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
-    if table.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is a safetensors file of format {table.get('format')!r}, not {FORMAT!r}. {ADVICE}"
-        )
-    return table
 
 
 def _described(path: Path, metadata: Mapping[str, str]) -> tuple[ClassifierArchitecture, float, float]:
@@ -111,9 +95,6 @@ def save_classifier(
     about: Mapping[str, str],
 ) -> None:
     """Write a classifier in fp16; sigma_min and sigma_max in physical units; about: more metadata."""
-    weights = {k: v.detach().half().contiguous() for k, v in network.state_dict().items()}
-    check_weights(path, weights, network.state_dict())
-    bare = save_tensors(weights)
     metadata = {
         **about,
         "format": FORMAT,
@@ -122,11 +103,5 @@ def save_classifier(
         "architecture": json.dumps(dataclasses.asdict(network.architecture)),
         "sigma_min": repr(sigma_min),
         "sigma_max": repr(sigma_max),
-        "sha256": hashlib.sha256(bare[payload_start(bare) :]).hexdigest(),
     }
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(save_tensors(weights, metadata))
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"the weights cannot be written to {path}: {error.strerror}.") from None
+    write_weights(path, network, metadata)

@@ -30,8 +30,6 @@ from invsolve.rng import Noise
 
 __all__ = ["AveragedClassifier", "DenoisedClassifier", "classifier", "root_times"]
 
-WAYS = ("noise-aware", "denoised", "averaged")
-
 
 class DenoisedClassifier(Classifier):
     """p(label | D(x_t)) of a classifier of clean images: net(x, sigma) -> logits, asked at sigma = 0."""

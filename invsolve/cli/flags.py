@@ -19,7 +19,8 @@ from typing import NamedTuple
 
 from invsolve.errors import InputError
 from invsolve.hookspecs import KINDS
-from invsolve.options import Option, from_text, spelled
+from invsolve.option_values import from_text, spelled
+from invsolve.options import Option
 
 __all__ = ["Parsed", "help_for", "parse_part_options"]
 

@@ -41,7 +41,7 @@ def _kind(word: str) -> str:
 
 
 def _plain(row: Row) -> dict[str, object]:
-    from invsolve.options import spelled
+    from invsolve.option_values import spelled
 
     options = [
         {"name": o.name, "type": spelled(o.type), "help": o.help, "default": _json_value(o.default)}

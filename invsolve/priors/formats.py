@@ -1,121 +1,41 @@
-"""The file of a learned prior: one safetensors file of fp16 weights that says everything about itself.
+"""The file of a learned prior: one safetensors file of fp16 weights, as in priors/weight_file.py.
 
-    8 bytes    length of the header, little endian
-    header     JSON: name, dtype and place of each tensor, and __metadata__, strings:
-                 format        invsolve-prior-1
-                 architecture  JSON, the fields of invsolve.priors.network.Architecture
-                 data_range    JSON, lowest and highest value of the images the network was trained on
-                 sigma_min, sigma_max    trained noise levels in physical units (images in [0, 1])
-                 sha256        of the payload
-                 name, licence, images (seen in training), config_hash
-                 side          pixels a side, for images of one size only
-                 halo          pixels around one that its answer depends on; else the architecture tells
-    payload    the tensors
+What it says of itself:
 
-A file is looked at before it is believed: length, header, hash, names, shapes and finite values, each with
-its own refusal. Nothing is ever unpickled: a pickle can run code, so such a file is refused by its first
-bytes.
+    format        invsolve-prior-1
+    architecture  JSON, the fields of invsolve.priors.network.Architecture
+    data_range    JSON, lowest and highest value of the images the network was trained on
+    sigma_min, sigma_max    trained noise levels in physical units (images in [0, 1])
+    surrogate_above         noise level beyond which photographs' covariance stands in for the derivative
+    sha256        of the tensors
+    name, licence, images (seen in training), config_hash
+    side          pixels a side, for images of one size only
+    halo          pixels around one that its answer depends on; else the architecture tells
 """
 
 import dataclasses
-import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
 
-from safetensors.torch import load as load_tensors
-from safetensors.torch import save as save_tensors
-from torch import Tensor, nn
-
-from invsolve.errors import InputError, OutputError
-from invsolve.priors.checkpoints.fit import refuse_nan
+from invsolve.errors import InputError
 from invsolve.priors.denoiser import DenoiserPrior
-from invsolve.priors.network import Architecture, DenoisingUNet, Sized, build
+from invsolve.priors.network import Architecture, DenoisingUNet, build
+from invsolve.priors.weight_file import ADVICE, contents, filled, metadata_of, stated_sha256, write_weights
 
-Layout = TypeVar("Layout", bound=Sized)
-Built = TypeVar("Built", bound=nn.Module)
-
-__all__ = ["load_safetensors_prior", "read_metadata", "save_safetensors_prior"]
+__all__ = ["load_safetensors_prior", "read_metadata", "save_safetensors_prior", "side_of"]
 
 FORMAT = "invsolve-prior-1"
-FOREIGN = (
-    (b"PK\x03\x04", "a zip archive, most likely a PyTorch pickle, which can run code and is never opened"),
-    (b"\x80", "a Python pickle, which can run code and is never opened"),
-    (b"\x89HDF", "an HDF5 file"),
-    (b"<", "a web page or XML, most likely a download that failed"),
-    (b"version https://git-lfs", "a Git LFS pointer, not the file it points to"),
-)
 LARGEST = 8192  # side of images that come in one size
-ADVICE = "Expected a safetensors file written by invsolve train."
-
-
-def foreign(path: Path, content: bytes) -> InputError:
-    """Say what a file is that is not safetensors."""
-    kind = next((kind for magic, kind in FOREIGN if content.lstrip().startswith(magic)), None)
-    return InputError(f"{path} is {kind or 'not a safetensors file'}. {ADVICE}")
-
-
-def payload_start(content: bytes) -> int:
-    """Give the offset of the payload that the first 8 bytes announce."""
-    return 8 + int.from_bytes(content[:8], "little")
-
-
-def header(path: Path, content: bytes) -> dict[str, object]:
-    """Read the header of a safetensors file and hold its length against the file's."""
-    start = payload_start(content)
-    if content[8:9] != b"{" or start > 100_000_000:
-        raise foreign(path, content)
-    if start > len(content):
-        raise InputError(
-            f"{path} is cut short: its header needs {start} bytes, it has {len(content)}. Copy it again."
-        )
-    try:
-        table: dict[str, object] = json.loads(content[8:start])
-        places = [t["data_offsets"][1] for name, t in table.items() if name != "__metadata__"]  # type: ignore[index]  # checked by the except
-        end = start + max(places, default=0)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError):
-        raise InputError(f"{path} has a broken safetensors header. {ADVICE}") from None
-    if end != len(content):
-        raise InputError(
-            f"{path} is cut short or padded: {end} bytes expected, {len(content)} found. Copy it again."
-        )
-    return table
-
-
-def contents(path: Path) -> bytes:
-    """Read a file that is there and not empty."""
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device may never end
-        raise InputError(f"{path} is no regular file. Weights are read from files.")
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise InputError(f"no weight file at {path}.") from None
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as a weight file ({error.strerror}).") from None
-    if not content:
-        raise InputError(f"{path} is empty. {ADVICE}")
-    return content
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Read what a prior file says about itself; refuses files that are no prior of ours."""
-    return metadata_of(path, contents(path))
+    return metadata_of(path, contents(path), FORMAT)
 
 
-def metadata_of(path: Path, content: bytes) -> dict[str, str]:
-    """Metadata of a file's content."""
-    raw = header(path, content).get("__metadata__")
-    table = {str(k): str(v) for k, v in raw.items()} if isinstance(raw, dict) else {}
-    if table.get("format") != FORMAT:
-        raise InputError(
-            f"{path} is a safetensors file, but of format {table.get('format')!r}, not {FORMAT!r}. {ADVICE}"
-        )
-    return table
-
-
-def described(
+def _described(
     path: Path, metadata: Mapping[str, str]
 ) -> tuple[Architecture, tuple[float, float], float, float]:
     """Turn the metadata into architecture, data range, sigma_min and sigma_max."""
@@ -133,35 +53,7 @@ def described(
     return architecture, (low, high), sigma_min, sigma_max
 
 
-def check_weights(path: Path, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Refuse weights of other names or shapes, or with NaN or infinity."""
-    missing, unknown = wanted.keys() - found.keys(), found.keys() - wanted.keys()
-    shapes = [k for k in wanted.keys() & found.keys() if wanted[k].shape != found[k].shape]
-    if missing or unknown or shapes:
-        first = min([*missing, *unknown, *shapes])
-        raise InputError(
-            f"the weights in {path} do not fit their architecture: {len(missing)} missing, "
-            f"{len(unknown)} unknown, {len(shapes)} of another shape, {first!r} among them. {ADVICE}"
-        )
-    refuse_nan(path, found)
-
-
-def filled(
-    path: Path, build: Callable[[Layout], Built], architecture: Layout, found: Mapping[str, Tensor]
-) -> Built:
-    """Build a network around the weights found; a size that is merely claimed takes no memory."""
-    held = sum(value.numel() for value in found.values())
-    if architecture.least > held:
-        raise InputError(
-            f"{path} describes a network of {architecture.least} weights or more, but holds {held}. {ADVICE}"
-        )
-    network = build(architecture)
-    check_weights(path, found, network.state_dict())
-    network.load_state_dict(found)
-    return network
-
-
-def surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
+def _surrogate_level(path: Path, metadata: Mapping[str, str]) -> float | None:
     """Noise level beyond which photographs' covariance stands in for the derivative; None where none is
     stated."""
     text = metadata.get("surrogate_above")
@@ -182,7 +74,7 @@ def side_of(path: Path, metadata: Mapping[str, str]) -> int | None:
     return None if text is None else int(text)
 
 
-def halo_of(path: Path, metadata: Mapping[str, str], needed: int) -> int:
+def _halo_of(path: Path, metadata: Mapping[str, str], needed: int) -> int:
     """Pixels around one that its answer depends on: those stated, never fewer than the architecture needs."""
     text = metadata.get("halo", str(needed))
     if _pixels(text) < needed:
@@ -200,25 +92,21 @@ def _pixels(text: str) -> int:
 def load_safetensors_prior(path: Path) -> DenoiserPrior:
     """Load a prior, or refuse the file in one line."""
     content = contents(path)
-    metadata = metadata_of(path, content)
-    architecture, data_range, sigma_min, sigma_max = described(path, metadata)
-    sha256 = hashlib.sha256(memoryview(content)[payload_start(content) :]).hexdigest()
-    if sha256 != metadata.get("sha256"):
-        raise InputError(
-            f"{path} is damaged: the sha256 of its weights is not the one it states. Copy it again."
-        )
-    network = filled(path, build, architecture, load_tensors(content))
+    metadata = metadata_of(path, content, FORMAT)
+    architecture, data_range, sigma_min, sigma_max = _described(path, metadata)
+    sha256 = stated_sha256(path, content, metadata)
+    network = filled(path, content, build, architecture)
     prior = DenoiserPrior(
         network,
         channels=architecture.in_channels,
         sigma_min=sigma_min,
         sigma_max=sigma_max,
         data_range=data_range,
-        surrogate_above=surrogate_level(path, metadata),
+        surrogate_above=_surrogate_level(path, metadata),
         name=metadata.get("name", path.stem),
         side=side_of(path, metadata),
     )
-    prior.halo = halo_of(path, metadata, architecture.halo)
+    prior.halo = _halo_of(path, metadata, architecture.halo)
     prior.metadata, prior.sha256 = metadata, sha256
     return prior
 
@@ -235,8 +123,6 @@ def save_safetensors_prior(
     about: Mapping[str, str],
 ) -> None:
     """Write a prior in fp16; sigma_min and sigma_max in physical units; about: more metadata."""
-    weights = {k: v.detach().half().contiguous() for k, v in network.state_dict().items()}
-    check_weights(path, weights, network.state_dict())
     metadata = {
         **about,
         "format": FORMAT,
@@ -249,11 +135,4 @@ def save_safetensors_prior(
         "sigma_min": repr(sigma_min),
         "sigma_max": repr(sigma_max),
     }
-    bare = save_tensors(weights)
-    metadata["sha256"] = hashlib.sha256(bare[payload_start(bare) :]).hexdigest()
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(save_tensors(weights, metadata))
-        partial.replace(path)
-    except OSError as error:
-        raise OutputError(f"the weights cannot be written to {path}: {error.strerror}.") from None
+    write_weights(path, network, metadata)

@@ -18,7 +18,7 @@ from invsolve.run.events import Done, Event, Failed, Tick
 from invsolve.run.problem import Problem
 from invsolve.run.shards import Shard, write_shard
 from invsolve.run.units import Unit
-from invsolve.samplers.pc import Step
+from invsolve.samplers.walk import Step
 
 __all__ = ["PROBLEM", "attempt", "share_of", "states"]
 

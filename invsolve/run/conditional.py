@@ -19,7 +19,6 @@ from invsolve.arrays import Floats
 from invsolve.errors import InputError
 from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
-from invsolve.images import save_png
 from invsolve.likelihood import Classifier, Likelihood
 from invsolve.plain_json import json_text
 from invsolve.posterior import Posterior
@@ -29,12 +28,12 @@ from invsolve.run.compute import share_of, states
 from invsolve.run.events import Done, Tick
 from invsolve.run.executor import one_thread
 from invsolve.run.outputs import joined, record_of
+from invsolve.run.pictures import are_images, save_moments, save_samples, save_sheet
 from invsolve.run.prepare import choose_device
 from invsolve.run.record import files_of, hashes
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables, flat, to_toml
 from invsolve.run.shards import Shard, read_shard, write_shard
-from invsolve.run.unconditional import sheet
 from invsolve.run.units import Unit, chunk_size, plan
 
 __all__ = ["draw"]
@@ -54,7 +53,10 @@ def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: J
         shards = [_shard(unit, posterior, sampler, int(run["seed"]), device, screen) for unit in units]
     result = replace(_merged(shards, tables, device), chosen=chosen)
     result.save(out / "posterior.h5")
-    _pictures(out, result)
+    if are_images(result.samples):
+        save_samples(out, result.samples)
+        save_sheet(out, result.samples)
+        save_moments(out, result)
     metrics = _metrics(result, posterior)
     write_whole(out / "metrics.json", json_text(metrics, 1).encode())
     return {"input": _title(tables), "out": str(out), "metrics": metrics, "notes": _notes(tables)}
@@ -151,19 +153,6 @@ def _merged(shards: list[Shard], tables: Tables, device: str) -> Result:
         ess=joined(shards, "ess"),
         log_evidence=joined(shards, "log_evidence"),
     )
-
-
-def _pictures(out: Path, result: Result) -> None:
-    """Write the samples, all of them on one sheet, mean and std, where samples are images."""
-    if result.samples.ndim != 4 or result.samples.shape[1] not in (1, 3):
-        return
-    writable(out / "samples")
-    for k, sample in enumerate(result.samples):
-        save_png(out / "samples" / f"{k:03d}.png", sample)
-    save_png(out / "sheet.png", sheet(result.samples))
-    save_png(out / "mean.png", result.mean)
-    if len(result.samples) > 1:
-        save_png(out / "std.png", result.std)
 
 
 def _metrics(result: Result, posterior: Posterior) -> dict[str, Any]:  # Any: JSON

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,12 +10,13 @@ import torch
 
 from invsolve.arrays import Floats
 from invsolve.errors import OutputError
-from invsolve.files import writable, write_whole
+from invsolve.files import write_whole
 from invsolve.images import save_png
 from invsolve.metrics import summary
 from invsolve.plain_json import finite, json_text
 from invsolve.result import Result
 from invsolve.run import parts
+from invsolve.run.pictures import save_moments, save_samples
 from invsolve.run.prepare import Case
 from invsolve.run.problem import Problem
 from invsolve.run.shards import Shard, read_shard
@@ -76,7 +76,9 @@ def write(case: Case) -> dict[str, Any]:  # Any: JSON
     directory, problem = case.input.directory, case.problem
     result = replace(merge(problem, shards), chosen=case.chosen)
     result.save(directory / "posterior.h5")
-    _pictures(directory, problem, result)
+    save_png(directory / "measurement.png", problem.picture)
+    save_moments(directory, result)
+    save_samples(directory, result.samples)
     metrics = _metrics(case, result)
     write_whole(directory / "metrics.json", json_text(metrics, 1).encode())
     notes = [*case.notes, *_doubts(metrics, simulated=bool(problem.tables["run"]["simulate"]))]
@@ -91,17 +93,6 @@ def _doubts(metrics: Mapping[str, Any], *, simulated: bool) -> list[str]:  # Any
     found = "infinite" if chi2 is None else f"{chi2:.3g}"
     cause = "are there enough --steps for this method?" if simulated else "is --sigma-y right?"
     return [f"chi2 is {found}, but a right posterior has about 1: {cause}"]
-
-
-def _pictures(directory: Path, problem: Problem, result: Result) -> None:
-    """Write measurement, mean, std and the samples as PNG; one sample has no std."""
-    save_png(directory / "measurement.png", problem.picture)
-    save_png(directory / "mean.png", result.mean)
-    if len(result.samples) > 1:
-        save_png(directory / "std.png", result.std)
-    writable(directory / "samples")
-    for k, sample in enumerate(result.samples):
-        save_png(directory / "samples" / f"{k:03d}.png", sample)
 
 
 def _metrics(case: Case, result: Result) -> dict[str, Any]:  # Any: JSON

@@ -19,7 +19,7 @@ from invsolve.gamma import parse_gamma
 from invsolve.guidance import Guidance, MomentMatching
 from invsolve.hookspecs import GROUP
 from invsolve.likelihood import Gaussian, Likelihood, measured_entries
-from invsolve.options import check_table
+from invsolve.option_values import check_table
 from invsolve.plugins import Registry, load
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior

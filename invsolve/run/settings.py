@@ -19,7 +19,8 @@ from invsolve.errors import InputError, UnknownName
 from invsolve.file_part import is_file_part
 from invsolve.gamma import parse_gamma
 from invsolve.operators.inpaint import DEFAULT_KEEP
-from invsolve.options import Option, check_table, describe
+from invsolve.option_values import check_table
+from invsolve.options import Option, describe
 from invsolve.registry import Registry
 from invsolve.run.tile import AUTO, check_tile
 from invsolve.source import Expression

@@ -4,7 +4,6 @@ DIR/samples.h5            a result file without measurement
 DIR/samples/000.png ...   each sample, and DIR/sheet.png all at once
 """
 
-import math
 import time
 from pathlib import Path
 
@@ -13,15 +12,15 @@ from torch import Tensor
 
 from invsolve.errors import InputError
 from invsolve.files import writable
-from invsolve.images import save_png
 from invsolve.posterior import Posterior
 from invsolve.result import Result
 from invsolve.run import parts
+from invsolve.run.pictures import are_images, save_samples, save_sheet
 from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 
-__all__ = ["draw", "event_shape", "sheet", "write"]
+__all__ = ["draw", "event_shape", "write"]
 
 _SIDE = 64
 
@@ -67,23 +66,6 @@ def write(result: Result, out: Path) -> None:
     """Write the result file, and pictures where samples are images."""
     writable(out)
     result.save(out / "samples.h5")
-    if result.samples.ndim != 4 or result.samples.shape[1] not in (1, 3):
-        return
-    writable(out / "samples")
-    for k, sample in enumerate(result.samples):
-        save_png(out / "samples" / f"{k:03d}.png", sample)
-    save_png(out / "sheet.png", sheet(result.samples))
-
-
-def sheet(samples: Tensor) -> Tensor:
-    """All samples (n, C, H, W) as one picture, row by row, in a grid about square."""
-    n, channels, height, width = samples.shape
-    columns = math.ceil(math.sqrt(n))
-    rows = math.ceil(n / columns)
-    grid = torch.ones(rows * columns, channels, height, width)
-    grid[:n] = samples
-    return (
-        grid.reshape(rows, columns, channels, height, width)
-        .permute(2, 0, 3, 1, 4)
-        .reshape(channels, rows * height, columns * width)
-    )
+    if are_images(result.samples):
+        save_samples(out, result.samples)
+        save_sheet(out, result.samples)

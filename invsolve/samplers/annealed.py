@@ -4,49 +4,27 @@ They take the likelihood itself, at clean images, so no guidance is used: one th
 A posterior's gamma is kept all the same, as the power of the likelihood, p(x_0) p(y | x_0)^gamma.
 """
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused, UnknownName
+from invsolve.errors import Divergence, Refused, UnknownName
 from invsolve.gamma import gamma_at
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
-from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import Memory, Predictor
+from invsolve.samplers.walk import Walker, at_least_1
 from invsolve.sde import GRIDS, grid_times
 
-__all__ = ["Annealed", "alone", "at_least_1", "draws_from", "finite", "noise_of", "power", "reverse"]
-
-_ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat in n
+__all__ = ["Annealed", "alone", "draws_from", "finite", "power", "reverse"]
 
 
-class Annealed(ABC):
-    """A sampler that walks each sample by itself: sampler(posterior, n, seed, first=0) -> (n, *event)."""
+class Annealed(Walker):
+    """A sampler whose steps are estimates of x_0, at noise levels that fall."""
 
     steps: int
     grid: str
-    batch: int | None
     uses_guidance = False
     point_estimate = False  # whether samples are restarts of one estimate, with no spread of a posterior
-
-    @abstractmethod
-    def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
-        """Yield the estimates of x_0 after each step; the last are the samples."""
-
-    def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
-        """Draw samples first .. first + n - 1, (n, *event); each depends on seed and its index alone."""
-        if n < 1:
-            raise InputError(f"n must be at least 1, but it is {n}.")
-        size = self.batch or max(1, _ROWS // max(1, torch.Size(posterior.shape).numel()))
-        parts = []
-        for start in range(first, first + n, size):
-            for step in self.walk(posterior, min(size, first + n - start), seed, start):
-                last = step
-            parts.append(last.x)
-        return torch.cat(parts)
 
     def times(self, posterior: Posterior) -> Tensor:
         """Times of the walk, steps + 1 of them, float64, falling; Refused where the problem does not suit."""
@@ -62,16 +40,9 @@ class Annealed(ABC):
         return []
 
     def _check(self) -> None:
-        at_least_1(steps=self.steps, batch=1 if self.batch is None else self.batch)
+        at_least_1(steps=self.steps, batch=self.batch)
         if self.grid not in GRIDS:
             raise UnknownName("grid", self.grid, GRIDS)
-
-
-def at_least_1(**counts: int) -> None:
-    """Refuse a count below 1, naming it."""
-    for name, value in counts.items():
-        if value < 1:
-            raise InputError(f"{name} must be at least 1, but it is {value}.")
 
 
 def alone(posterior: Posterior) -> Posterior:
@@ -86,12 +57,6 @@ def power(posterior: Posterior, level: float) -> float:
     if posterior.likelihood is None:
         return 0.0
     return float(gamma_at(posterior.schedule, torch.tensor(level, dtype=torch.float64)))
-
-
-def noise_of(posterior: Posterior, n: int, seed: int, first: int) -> Noise:
-    """Noise of samples first .. first + n - 1."""
-    prior = posterior.prior
-    return Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
 
 
 def finite(x: Tensor, what: str, level: float) -> Tensor:

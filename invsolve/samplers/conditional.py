@@ -27,7 +27,7 @@ from invsolve.errors import InputError, Refused
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import dot, expand
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import at_least_1
+from invsolve.samplers.walk import at_least_1
 
 __all__ = ["Inner", "draw_given_y", "gradient"]
 

@@ -22,16 +22,16 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError
+from invsolve.errors import InputError
 from invsolve.guidance import MomentMatching
 from invsolve.linalg import dot, expand
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import Annealed, alone, at_least_1, finite, noise_of, power, reverse
+from invsolve.samplers.annealed import Annealed, alone, finite, power, reverse
 from invsolve.samplers.conditional import Inner, draw_given_y
-from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import DPMpp
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised
 from invsolve.sde import grid_times
 
 __all__ = ["DAPS"]
@@ -86,17 +86,14 @@ class DAPS(Annealed):
     def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
         """Yield the draw of x_0 at each noise level; the last are the samples."""
         times, noise, sde = self.times(posterior), noise_of(posterior, n, seed, first), posterior.sde
-        x = float(sde.alpha(times[0])) * posterior.prior.centre + float(sde.sigma(times[0])) * noise("start")
+        x = noised(sde, posterior.prior.centre, times[0], noise("start"))
         for i, t in enumerate(times):
             own = noise.child(i)
-            try:
+            with located(f"level {i + 1} of {len(times)}"):
                 x0 = self._draw(posterior, x, t, own)
-            except Divergence as error:
-                raise Divergence(f"level {i + 1} of {len(times)}: {error}") from None
             yield Step(i + 1, float(t), x0)
             if i < self.steps:
-                s = times[i + 1]
-                x = float(sde.alpha(s)) * x0 + float(sde.sigma(s)) * own("renoise")
+                x = noised(sde, x0, times[i + 1], own("renoise"))
 
     def _draw(self, posterior: Posterior, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """Draw x_0 given x_t and y."""

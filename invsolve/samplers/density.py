@@ -38,7 +38,8 @@ from invsolve.linalg import dot
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised, Prior
 from invsolve.rng import Noise
-from invsolve.samplers.flow import Flow, Tolerance, flow_of, lowest, rows_at_once
+from invsolve.samplers.flow import Flow, Tolerance, flow_of, lowest
+from invsolve.samplers.walk import rows_at_once
 from invsolve.sde import SDE
 
 __all__ = ["LogProb", "bits_per_dim", "dequantise", "estimate_log_prob", "log_prob"]

@@ -25,29 +25,16 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused
+from invsolve.errors import InputError, Refused
 from invsolve.likelihood import LinearLikelihood
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import (
-    Annealed,
-    alone,
-    at_least_1,
-    draws_from,
-    finite,
-    noise_of,
-    power,
-    reverse,
-)
-from invsolve.samplers.pc import Step
+from invsolve.samplers.annealed import Annealed, alone, draws_from, finite, power, reverse
 from invsolve.samplers.predictors import DPMpp, Predictor
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised, rows_at_once
 from invsolve.sde import grid_times
 
 __all__ = ["EnKG"]
-
-_ROWS = (
-    2**20
-)  # numbers of x a micro-batch holds by default: memory stays flat beyond the particles themselves
 
 
 @dataclass(frozen=True)
@@ -75,8 +62,7 @@ class EnKG(Annealed):
 
     def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
         """Draw samples first .. first + n - 1, (n, *event), from as many whole sets as they belong to."""
-        if n < 1:
-            raise InputError(f"n must be at least 1, but it is {n}.")
+        at_least_1(n=n)
         for step in self.walk(posterior, n, seed, first):
             last = step
         return last.x
@@ -105,18 +91,15 @@ class EnKG(Annealed):
 
     def _set(self, posterior: Posterior, times: Tensor, seed: int, k: int) -> Iterator[Tensor]:
         """Walk particle set k."""
-        sde, noise = posterior.sde, noise_of(posterior, self.particles, seed, 0).child("particle set", k)
-        x = float(sde.alpha(times[0])) * posterior.prior.centre + float(sde.sigma(times[0])) * noise("start")
+        sde, noise = posterior.sde, noise_of(posterior, self.particles, seed).child("particle set", k)
+        x = noised(sde, posterior.prior.centre, times[0], noise("start"))
         for i, t in enumerate(times):
             own = noise.child(i)
-            try:
+            with located(f"level {i + 1} of {len(times)}"):
                 x0 = self._update(posterior, x, t, own)
-            except Divergence as error:
-                raise Divergence(f"level {i + 1} of {len(times)}: {error}") from None
             yield x0
             if i < self.steps:
-                s = times[i + 1]
-                x = float(sde.alpha(s)) * x0 + float(sde.sigma(s)) * own("renoise")
+                x = noised(sde, x0, times[i + 1], own("renoise"))
 
     def _update(self, posterior: Posterior, x: Tensor, t: Tensor, noise: Noise) -> Tensor:
         """Draw x_0 given x_t, and move the draws by the ensemble's Kalman gain."""
@@ -151,7 +134,7 @@ class EnKG(Annealed):
         return torch.cat([likelihood.A(rows) for rows in torch.split(x, self._size(x))])
 
     def _size(self, x: Tensor) -> int:
-        return self.batch or max(1, _ROWS // max(1, x[0].numel()))
+        return self.batch or rows_at_once(tuple(x.shape[1:]))
 
 
 def _kalman(dx: Tensor, da: Tensor, off: Tensor) -> Tensor:

@@ -28,13 +28,13 @@ from invsolve.linalg import expand
 from invsolve.posterior import Posterior
 from invsolve.prior import Prior
 from invsolve.samplers.dopri import DormandPrince
+from invsolve.samplers.walk import rows_at_once
 from invsolve.sde import SDE, VE
 
-__all__ = ["Flow", "Tolerance", "decode", "encode", "flow_of", "lowest", "rows_at_once"]
+__all__ = ["Flow", "Tolerance", "decode", "encode", "flow_of", "lowest"]
 
 _UNKNOWN = 0.25  # variance of data whose extent is not known, squared pixel units
 _CLEAN = 1e-5  # noise level at which a signal counts as clean, for priors that know every level
-_ROWS = 2**20  # numbers of x a micro-batch holds: memory stays flat in n
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,6 @@ def lowest(prior: Prior, end: float | None, top: float) -> float:
             f"know, but it is {low:g}."
         )
     return low
-
-
-def rows_at_once(shape: tuple[int, ...]) -> int:
-    """Rows of a micro-batch, which keeps memory flat."""
-    return max(1, _ROWS // max(1, math.prod(shape)))
 
 
 @torch.no_grad()

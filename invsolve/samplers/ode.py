@@ -14,13 +14,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
 from invsolve.errors import InputError, Refused
 from invsolve.posterior import Posterior
-from invsolve.rng import Noise
-from invsolve.samplers.flow import Flow, Tolerance, rows_at_once
-from invsolve.samplers.pc import Step
+from invsolve.samplers.flow import Flow, Tolerance
+from invsolve.samplers.walk import Step, Walker, at_least_1, noise_of
 
 __all__ = ["ProbabilityFlow"]
 
@@ -28,7 +26,7 @@ _BEYOND = 5.0  # start at this many standard deviations of the data, lest modes 
 
 
 @dataclass(frozen=True)
-class ProbabilityFlow:
+class ProbabilityFlow(Walker):
     """Follow the probability-flow ODE, with steps that each sample chooses (Song et al. 2021; Dormand and
     Prince 1980). Needs what the guidance needs, six times a step: about 60 calls of the prior a sample.
 
@@ -52,25 +50,12 @@ class ProbabilityFlow:
             raise InputError(
                 f"steps must be at least 1 and tries no less, but they are {self.steps} and {self.tries}."
             )
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"batch must be at least 1, but it is {self.batch}.")
+        at_least_1(batch=self.batch)
 
     @property
     def tolerance(self) -> Tolerance:
         """rtol and atol."""
         return Tolerance(self.rtol, self.atol)
-
-    @torch.no_grad()
-    def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
-        """Draw samples first .. first + n - 1, (n, *event); each depends on seed and its index alone."""
-        if n < 1:
-            raise InputError(f"n must be at least 1, but it is {n}.")
-        size, parts = self.batch or rows_at_once(posterior.shape), []
-        for start in range(first, first + n, size):
-            for step in self.walk(posterior, min(size, first + n - start), seed, start):
-                last = step
-            parts.append(last.x)
-        return torch.cat(parts)
 
     @torch.no_grad()
     def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
@@ -82,10 +67,9 @@ class ProbabilityFlow:
                 f"{type(posterior.guidance).__name__} replaces part of x_t at each step, so what it follows "
                 "is no ODE: take sampler pc."
             )
-        prior, flow, (high, low) = posterior.prior, Flow(posterior), posterior.span(_BEYOND)
-        noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
-        noise, way = replace(noise, antithetic=self.antithetic), math.log(high / low)
-        z = flow.code(prior.centre + high * noise("start"), high)
+        flow, (high, low) = Flow(posterior), posterior.span(_BEYOND)
+        noise, way = noise_of(posterior, n, seed, first, antithetic=self.antithetic), math.log(high / low)
+        z = flow.code(posterior.prior.centre + high * noise("start"), high)
         solver = replace(self.tolerance.solver, longest=way / self.steps, tries=self.tries)
         states = flow.walk(z, high, low, self.tolerance, solver)
         for i, (levels, reached) in enumerate(states, start=1):

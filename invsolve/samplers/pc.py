@@ -11,38 +11,26 @@ leave it. Ranks and covariances, which need independent draws, converge as with 
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused, UnknownName
+from invsolve.errors import InputError, Refused, UnknownName
 from invsolve.posterior import Posterior
-from invsolve.rng import Noise
 from invsolve.samplers.correctors import Corrector, NoCorrector
 from invsolve.samplers.predictors import DPMpp, Memory, NoPredictor, Predictor
+from invsolve.samplers.walk import Step, Walker, at_least_1, located, noise_of, noised
 from invsolve.sde import GRIDS, grid_times
 
 __all__ = ["PC", "Step"]
 
-_ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat in n
 _BEYOND = 5.0  # start at this many standard deviations of the data: a flow then lacks 2 % of the widest
 
 
 @dataclass(frozen=True)
-class Step:
-    """State after step i of the walk, at time t: x (n, *event). The last one is the sample itself, at t =
-    0. share of the walk is done, 0 to 1, where that does not follow from i."""
-
-    i: int
-    t: float
-    x: Tensor
-    share: float | None = None
-
-
-@dataclass(frozen=True)
-class PC:
+class PC(Walker):
     """Walk the noise levels down by predictor and corrector (Song et al. 2021). Needs what the guidance
     needs, once a step and at the end: by dpmpp, steps + 1 calls of the prior a sample.
 
@@ -70,20 +58,7 @@ class PC:
             raise Refused(
                 "neither a predictor nor a corrector: nothing would move the noise towards the data."
             )
-        if self.batch is not None and self.batch < 1:
-            raise InputError(f"batch must be at least 1, but it is {self.batch}.")
-
-    def __call__(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Tensor:
-        """Draw samples first .. first + n - 1, (n, *event); each depends on seed and its index alone."""
-        if n < 1:
-            raise InputError(f"n must be at least 1, but it is {n}.")
-        size = self.batch or max(1, _ROWS // max(1, torch.Size(posterior.shape).numel()))
-        parts = []
-        for start in range(first, first + n, size):
-            for step in self.walk(posterior, min(size, first + n - start), seed, start):
-                last = step
-            parts.append(last.x)
-        return torch.cat(parts)
+        at_least_1(batch=self.batch)
 
     def times(self, posterior: Posterior) -> Tensor:
         """Times of the walk, steps + 1 of them, float64, falling."""
@@ -98,21 +73,17 @@ class PC:
     @torch.no_grad()
     def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
         """Yield each state from noise to sample; progress, traces and films live outside."""
-        prior, times = posterior.prior, self.times(posterior)
-        noise = Noise(seed, posterior.content, n, posterior.shape, first, prior.dtype, prior.device)
-        noise = replace(noise, antithetic=self.antithetic)
-        sde, corrector = posterior.sde, self.corrector or NoCorrector()
-        x = float(sde.alpha(times[0])) * prior.centre + float(sde.sigma(times[0])) * noise("start")
+        times, corrector = self.times(posterior), self.corrector or NoCorrector()
+        noise = noise_of(posterior, n, seed, first, antithetic=self.antithetic)
+        x = noised(posterior.sde, posterior.prior.centre, times[0], noise("start"))
         x = posterior.project(x, times[0], noise.child("start"))
         yield Step(0, float(times[0]), x)
         memory: Memory | None = None
         for i in range(self.steps):
             t, s, own = times[i], times[i + 1], noise.child(i)
-            try:
+            with located(f"step {i + 1} of {self.steps}"):
                 x, memory = self.predictor.step(posterior, x, t, s, own.child("predictor"), memory)
                 x = posterior.project(x, s, own)
                 x = corrector.correct(posterior, x, s, own.child("corrector"))
-            except Divergence as error:
-                raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield Step(i + 1, float(s), x)
         yield Step(self.steps + 1, 0.0, posterior.mean(x, times[-1]))

@@ -22,22 +22,13 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from invsolve.errors import Divergence, InputError, Refused
+from invsolve.errors import InputError, Refused
 from invsolve.posterior import Posterior
 from invsolve.rng import Noise
-from invsolve.samplers.annealed import (
-    Annealed,
-    alone,
-    at_least_1,
-    draws_from,
-    finite,
-    noise_of,
-    power,
-    reverse,
-)
+from invsolve.samplers.annealed import Annealed, alone, draws_from, finite, power, reverse
 from invsolve.samplers.conditional import Inner, draw_given_y
-from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import DPMpp, Predictor
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of
 from invsolve.sde import grid_times
 
 __all__ = ["PnPDM"]
@@ -93,10 +84,8 @@ class PnPDM(Annealed):
         x = posterior.prior.centre.expand(n, *posterior.shape).to(posterior.prior.dtype)
         for i, t in enumerate(times):
             own = noise.child(i)
-            try:
+            with located(f"step {i + 1} of {self.steps}"):
                 x = self._pair(posterior, x, t, own)
-            except Divergence as error:
-                raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield Step(i + 1, float(t), x)
 
     def _pair(self, posterior: Posterior, x: Tensor, t: Tensor, noise: Noise) -> Tensor:

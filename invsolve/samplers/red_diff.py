@@ -27,9 +27,9 @@ from torch import Tensor
 
 from invsolve.errors import InputError
 from invsolve.posterior import Posterior
-from invsolve.samplers.annealed import Annealed, alone, finite, noise_of, power
+from invsolve.samplers.annealed import Annealed, alone, finite, power
 from invsolve.samplers.conditional import gradient
-from invsolve.samplers.pc import Step
+from invsolve.samplers.walk import Step, noise_of, noised
 
 __all__ = ["REDDiff"]
 
@@ -66,7 +66,7 @@ class REDDiff(Annealed):
     def walk(self, posterior: Posterior, n: int, seed: int, first: int = 0) -> Iterator[Step]:
         """Yield mu after each step; the last are the points."""
         times, noise, sde = self.times(posterior), noise_of(posterior, n, seed, first), posterior.sde
-        x = float(sde.alpha(times[0])) * posterior.prior.centre + float(sde.sigma(times[0])) * noise("start")
+        x = noised(sde, posterior.prior.centre, times[0], noise("start"))
         mu = alone(posterior).at(x, times[0]).mean
         m = v = torch.zeros_like(mu)
         for i, t in enumerate(times[1:], 1):

@@ -32,13 +32,12 @@ from invsolve.posterior import Posterior, Twisted
 from invsolve.rng import Noise
 from invsolve.samplers.mala import mala
 from invsolve.samplers.ordering import neighbours
-from invsolve.samplers.pc import Step
 from invsolve.samplers.predictors import DPMpp, Memory, Predictor
+from invsolve.samplers.walk import Step, at_least_1, located, noise_of, noised, rows_at_once
 from invsolve.sde import GRIDS, SDE, grid_times
 
 __all__ = ["Cloud", "TwistedSMC", "Weighed"]
 
-_ROWS = 2**20  # numbers of x a micro-batch holds by default: memory stays flat in n
 _MALA_STEP = 0.3  # of the posterior's variance: accepted nine times in ten in a few dimensions
 _BEYOND = 5.0  # start at this many standard deviations of the data: noise then differs from it by 0.001 nats
 
@@ -119,8 +118,7 @@ class TwistedSMC:
     ) -> Iterator[tuple[Step, Weighed | None]]:
         """Yield the particles' E[x_0 | x_t, y] after each step of each set; the last are the samples, and
         with them comes what weighed returns."""
-        if n < 1:
-            raise InputError(f"n must be at least 1, but it is {n}.")
+        at_least_1(n=n)
         sets, drawn = range(first // self.draws, (first + n - 1) // self.draws + 1), list[Weighed]()
         for k in sets:
             for step, found in self._draw(posterior, seed, k):
@@ -143,10 +141,8 @@ class TwistedSMC:
         yield cloud
         for i in range(self.steps):
             cloud = self._resample(cloud, noise.child(i))
-            try:
+            with located(f"step {i + 1} of {self.steps}"):
                 cloud = self._step(posterior, cloud, times[i], times[i + 1], noise.child(i))
-            except Divergence as error:
-                raise Divergence(f"step {i + 1} of {self.steps}: {error}") from None
             yield cloud
 
     def _draw(self, posterior: Posterior, seed: int, k: int) -> Iterator[tuple[Step, Weighed | None]]:
@@ -167,13 +163,10 @@ class TwistedSMC:
         yield Step(self.steps + 1, 0.0, drawn), Weighed(drawn, *told)
 
     def _noise(self, posterior: Posterior, seed: int, k: int) -> Noise:
-        prior = posterior.prior
-        whole = Noise(seed, posterior.content, self.particles, posterior.shape, 0, prior.dtype, prior.device)
-        return whole.child("particle set", k)
+        return noise_of(posterior, self.particles, seed).child("particle set", k)
 
     def _start(self, posterior: Posterior, t: Tensor, noise: Noise) -> Cloud:
-        sde = posterior.sde
-        x = float(sde.alpha(t)) * posterior.prior.centre + float(sde.sigma(t)) * noise("start")
+        x = noised(posterior.sde, posterior.prior.centre, t, noise("start"))
         found = self._evaluate(posterior, x, t)
         weights, evidence, ess = _weigh(found.log_twist - math.log(len(x)))
         prior, mean = Memory(found.prior_mean, 0.0), Memory(found.mean, 0.0)
@@ -221,7 +214,7 @@ class TwistedSMC:
 
     def _evaluate(self, posterior: Posterior, x: Tensor, t: Tensor) -> Twisted:
         """Evaluate the particles in micro-batches."""
-        size = self.batch or max(1, _ROWS // max(1, x[0].numel()))
+        size = self.batch or rows_at_once(posterior.shape)
         parts = [posterior.twisted(rows, t) for rows in torch.split(x, size)]
         names = ("prior_mean", "mean", "log_twist")
         return Twisted(*(torch.cat([getattr(part, name) for part in parts]) for name in names))

@@ -22,7 +22,8 @@ from invsolve.priors.checkpoints.hints import Hints, gather
 from invsolve.priors.checkpoints.score_sde import is_score_sde, load_score_sde
 from invsolve.priors.checkpoints.unpickle import read_records, read_torch, tensors_of
 from invsolve.priors.denoiser import DenoiserPrior
-from invsolve.priors.formats import contents, header, load_safetensors_prior
+from invsolve.priors.formats import load_safetensors_prior
+from invsolve.priors.weight_file import contents, header
 
 __all__ = ["load_checkpoint"]
 

@@ -32,7 +32,7 @@ from invsolve.priors.checkpoints.hints import Hints
 from invsolve.priors.checkpoints.layers import BUILDING, unfilled
 from invsolve.priors.checkpoints.schedules import Steps
 from invsolve.priors.checkpoints.unpickle import read_torch, tensors_of
-from invsolve.priors.formats import contents, header
+from invsolve.priors.weight_file import contents, header
 
 __all__ = ["is_diffusers", "load_diffusers"]
 
