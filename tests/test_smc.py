@@ -59,7 +59,7 @@ def check_at_the_floor(samples, exact, floors):
 def test_modes_are_right_under_every_twist_and_sde(guidance, sde):
     """Guidance alone is at ten times the floor here (tests/test_exactness.py), PiGDM and matching alike.
 
-    The median of three seeds: the weights of PiGDM's twist have long tails, and one seed in twenty is far off.
+    The median of three seeds: the weights of PiGDM's twist have long tails, one seed in twenty is far off.
     """
     prior, likelihood, exact, floors = plane()
     posterior = Posterior(prior, likelihood, sde=sde, guidance=guidance)
