@@ -16,6 +16,7 @@ from running import invsolve, picture, save
 from score_sde_files import Net, checkpoint, made
 
 from invsolve.errors import DownloadError, InputError
+from invsolve.images import SAMPLE, load_image, save_png
 from invsolve.priors.catalogue import load_prior
 from invsolve.priors.checkpoints.adm_unet import ADMLayout, ADMUNet
 from invsolve.priors.checkpoints.song_unet import SongLayout, SongUNet
@@ -150,6 +151,20 @@ def test_check_takes_a_weight_file_with_its_hints_beside_it(photo):
     failed = [line for part in find(f"prior:{path}") for line in examine(part)]
     assert [line.passed for line in failed] == [False]
     assert "does not tell" in failed[0].said
+
+
+def test_a_prior_is_checked_on_images_of_a_folder(tmp_path):
+    path, hints = edm(tmp_path)
+    (tmp_path / "images").mkdir()
+    save_png(tmp_path / "images" / "one.png", load_image(SAMPLE).pixels[:, :40, :50])
+    lines = [f"{k} = {json.dumps(v)}" for k, v in hints.items()]
+    (tmp_path / "prior.toml").write_text("\n".join(lines))
+    (part,) = find(str(path))
+    said = {line.check: line for line in examine(part, tmp_path / "images")}["removes noise"]
+    assert "of the noise" in said.said  # random weights: whether it is removed is chance
+    code, _, err = invsolve("check", "photo", "--images", tmp_path / "none")
+    assert code == 2
+    assert "must be a folder of images" in err
 
 
 @pytest.mark.slow

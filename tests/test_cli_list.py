@@ -222,6 +222,7 @@ def test_check_does_not_wait_for_ever(run, bad):
     [
         ("nothing-here", 2, "error: no part or plugin named 'nothing-here'."),
         ("none", 2, "error: 'none' is a part of 2 kinds: write predictor:none or corrector:none."),
+        ("gone.pt", 2, "error: there is no file gone.pt, and no part or plugin of that name."),
         ("./gone.py:x", 2, "error: there is no file 'gone.py' to take x from."),
     ],
 )

@@ -8,10 +8,14 @@ project, whose pyproject.toml names its modules; it need not be installed.
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
+from invsolve.calibration.simulate import photos
 from invsolve.errors import CheckFailed, InputError, PluginError, UnknownName
 from invsolve.file_part import is_file_part
 from invsolve.hookspecs import GROUP, KINDS
@@ -26,6 +30,8 @@ from invsolve.testing import guidance, likelihood, operator, prior, sampler, sde
 from invsolve.testing.common import Outcome, outcomes
 
 __all__ = ["Line", "check_plugin", "examine", "find"]
+
+_CROPS = 4  # images of a folder that a prior is checked on
 
 
 class Line(NamedTuple):
@@ -55,6 +61,16 @@ def _corrector(factory: Callable[[], Corrector]) -> Iterator[Outcome]:
     yield from outcomes(sampler.CHECKS, sampler.SamplerCase(PC(corrector=factory())))
 
 
+def _prior(factory: Callable[[], Any], folder: Path | None) -> Iterator[Outcome]:
+    """Check a prior, on crops of the images of a folder where one is given."""
+    case = prior.prior_case(factory())
+    if folder is not None:
+        crop = photos(folder, case.shape, 0)
+        clean = torch.stack([crop(k) for k in range(_CROPS)]).to(case.dtype)
+        case = prior.PriorCase(case.prior, clean)
+    yield from outcomes(prior.CHECKS, case)
+
+
 def _metric(factory: Callable[[], object]) -> Iterator[Outcome]:
     yield Outcome("is built", callable(factory()), "a callable (samples, truth)")
 
@@ -63,7 +79,7 @@ _CHECKERS: dict[str, Callable[[Callable[..., Any]], Iterator[Outcome]]] = {
     "operator": _operator,
     "likelihood": lambda f: outcomes(likelihood.CHECKS, likelihood.likelihood_case(f)),
     "sde": lambda f: outcomes(sde.CHECKS, f()),
-    "prior": lambda f: outcomes(prior.CHECKS, prior.prior_case(f())),
+    "prior": lambda f: _prior(f, None),
     "guidance": lambda f: outcomes(guidance.CHECKS, guidance.GuidanceCase(f())),
     "predictor": _predictor,
     "corrector": _corrector,
@@ -72,13 +88,17 @@ _CHECKERS: dict[str, Callable[[Callable[..., Any]], Iterator[Outcome]]] = {
 }
 
 
-def examine(part: Part) -> Iterator[Line]:
-    """Run every check of a part's kind, with the default options; what cannot be built is a failed line."""
+def examine(part: Part, images: Path | None = None) -> Iterator[Line]:
+    """Run every check of a part's kind, with the default options; what cannot be built is a failed line.
+
+    images: folder of clean images that a prior should know.
+    """
     label = f"{part.kind} {part.name}"
+    checker = partial(_prior, folder=images) if part.kind == "prior" and images else _CHECKERS[part.kind]
     try:
         with guarded(label):
             part.describe()
-            found = list(_CHECKERS[part.kind](part.load()))
+            found = list(checker(part.load()))
         yield from (Line(label, *outcome) for outcome in found)
     except (PluginError, CheckFailed, InputError) as error:
         yield Line(label, "can be built with its defaults", False, str(error))
@@ -99,6 +119,8 @@ def find(target: str) -> list[Part]:
         return [registry.part(named[0], name)]
     if kind in ("", "prior") and is_weights(name):
         return [_of_weights(name)]
+    if Path(name).suffix and not Path(name).exists():
+        raise InputError(f"there is no file {name}, and no part or plugin of that name.")
     return _of_project(Path(name)) if Path(name).is_dir() else _of_plugin(registry, name)
 
 

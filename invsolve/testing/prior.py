@@ -154,7 +154,7 @@ def has_a_derivative(case: PriorCase) -> str:
 def removes_noise(case: PriorCase) -> str:
     """Check that D is nearer to clean signals than the noisy ones are, at every level of its range."""
     if case.images is None:
-        return "not measured: no clean signals; pass images"
+        return "not measured: no clean signals; pass images (invsolve check --images FOLDER)"
     clean, left = case.images, 1.0
     for level in case.levels():
         x = clean + level * draw(case.shape, len(clean), "noise", case.dtype)
