@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import torch
 
-from invsolve.calibration.simulate import photos
 from invsolve.errors import CheckFailed, InputError, PluginError, UnknownName
 from invsolve.file_part import is_file_part
 from invsolve.hookspecs import GROUP, KINDS
@@ -31,7 +30,7 @@ from invsolve.testing.common import Outcome, outcomes
 
 __all__ = ["Line", "check_plugin", "examine", "find"]
 
-_CROPS = 4  # images of a folder that a prior is checked on
+_CROPS, _SIDE = 4, 64  # images of a folder that a prior is checked on, and their side if it takes any
 
 
 class Line(NamedTuple):
@@ -65,10 +64,17 @@ def _prior(factory: Callable[[], Any], folder: Path | None) -> Iterator[Outcome]
     """Check a prior, on crops of the images of a folder where one is given."""
     case = prior.prior_case(factory())
     if folder is not None:
-        crop = photos(folder, case.shape, 0)
-        clean = torch.stack([crop(k) for k in range(_CROPS)]).to(case.dtype)
-        case = prior.PriorCase(case.prior, clean)
+        case = prior.PriorCase(case.prior, _crops(folder, tuple(case.prior.shape or ())).to(case.dtype))
     yield from outcomes(prior.CHECKS, case)
+
+
+def _crops(folder: Path, shape: tuple[int | None, ...]) -> torch.Tensor:
+    """Square crops (n, C, H, W) in [0, 1], grey or in colours as the prior is."""
+    if len(shape) != 3 or shape[1] != shape[2]:
+        raise InputError(f"images are for priors of square images or any, but this one's shape is {shape}.")
+    from invsolve.training.data import centre_crops
+
+    return centre_crops(folder, shape[1] or _SIDE, _CROPS, shape[0] or 3) / 2 + 0.5
 
 
 def _metric(factory: Callable[[], object]) -> Iterator[Outcome]:
