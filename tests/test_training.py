@@ -231,10 +231,11 @@ def test_a_config_that_ships_is_found_by_its_name_where_no_file_has_it(tmp_path,
         read_config(Path("photo.toml"))
 
 
-@pytest.mark.parametrize("name", ["photo", "photo-finish"])
+@pytest.mark.parametrize("name", ["photo", "photo-1", "photo-2"])
 def test_the_packaged_configs_of_photo_are_valid_and_of_one_architecture(name):
     config = read_config(Path(loop.__file__).parent / "configs" / f"{name}.toml")
     assert (config.name, config.architecture) == ("photo", Architecture())
+    assert config.exclude == read_config(Path("photo")).exclude
 
 
 # the run and its files

@@ -33,6 +33,7 @@ from invsolve.training.implicit import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
+from invsolve.training.jobs import Job, chain
 from invsolve.training.kinds import KINDS, Task, load_source
 from invsolve.training.loop import Report, Run, steps
 from invsolve.training.objectives import (
@@ -67,18 +68,6 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
-class Job:
-    """One call of train: what to learn from and where to write."""
-
-    config: TrainingConfig
-    asked: TrainingConfig  # the config before its budget was changed, which names the run
-    folders: tuple[Path, ...]
-    out: Path
-    validation: Path | None = None
-    start: Path | None = None
-
-
 def train(
     config: TrainingConfig,
     folders: Sequence[Path],
@@ -92,19 +81,20 @@ def train(
 ) -> None:
     """Train, or go on training, until the budget is spent; images and seconds replace the config's budget.
 
-    start is a weight file of the same architecture to begin from, in place of random weights.
+    start is a weight file of the same architecture to begin from, in place of random weights. Without one, a
+    config that comes after another trains that one first, in a folder of its name under out; a budget that
+    is given counts for each of the two.
     """
     if processes < 1:
         raise InputError(f"{processes} processes; expected at least one.")
     if not folders and config.data != "phantoms":
         raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
-    given = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
-    budgeted = dataclasses.replace(config, **given)  # type: ignore[arg-type]  # the keys are two of its fields
     if processes > 1 and group.started_by_others():
         raise InputError(f"{processes} processes, but torchrun started them already. Leave out --processes.")
-    job = Job(budgeted, config, tuple(folders), out, validation, start)
+    budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
+    jobs = chain(config, tuple(folders), out, validation, start, budget)
     with contextlib.nullcontext() if group.rank() else locked(out):
-        group.start(work, (job,), processes)
+        group.start(work, (jobs,), processes)
 
 
 def resumed(job: Job) -> Run:
@@ -149,12 +139,22 @@ def save(run: Run, job: Job) -> Path:
         "config_hash": job.asked.digest(),
         "data": [folder.name for folder in job.folders],
         "processes": group.world(),
-        "start": job.start.name if job.start else None,
+        "start": job.start.name if job.start and not job.chained else None,
     }
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
 
-def work(job: Job) -> None:
+def work(jobs: Sequence[Job]) -> None:
+    """Do the jobs in turn as one of the processes; of a chain, what has left its weights is done."""
+    *earlier, last = jobs
+    for job in earlier:
+        if not group.agreed(job.weights.exists()):
+            carry_out(job)
+        group.agreed(True)  # the others wait here until the first process has written the weights
+    carry_out(last)
+
+
+def carry_out(job: Job) -> None:
     """Train as one of the processes; the first one also reports, validates and saves."""
     run, source = resumed(job), load_source(job.folders, job.config)
     task = KINDS[job.config.kind].task(job.config, source)
@@ -167,7 +167,7 @@ def work(job: Job) -> None:
         pass
     save(run, job)
     validate(run, job, task)
-    export(job.out, job.out / f"{job.config.name}.safetensors")
+    export(job.out, job.weights)
 
 
 def recorded(run: Run, job: Job, task: Task, reports: Iterator[Report]) -> Iterator[Report]:

@@ -53,6 +53,7 @@ class TrainingConfig:
     wide_every: int = 8  # every n-th batch holds a quarter as many crops of twice the side
     permute_share: float = 0.1  # crops with their colours exchanged
     grey_share: float = 0.05  # crops without colour
+    after: str = field(default="", metadata=LATER)  # config whose weights it begins with, trained before
     # the noise
     sigma_min: float = 0.002
     sigma_max: float = 80.0
