@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 
-from exact_problems import GAUSSIAN, Problem, gaussian_problem, mixture_problem
+from exact_problems import GAUSSIAN, Problem, class_problem, gaussian_problem, mixture_problem
 from figures import interval
 from torch import Tensor
 
@@ -16,6 +16,7 @@ from invsolve.posterior import Posterior
 from invsolve.solve import Sampler
 
 PROBLEMS = (*GAUSSIAN, "mixture")
+IN_THE_PLANE = {"mixture": mixture_problem, "class": class_problem}
 SIDE = 8  # pixels of the images along an axis
 
 
@@ -30,15 +31,15 @@ class Run:
 
 @cache
 def problem(name: str, seed: int, side: int = SIDE) -> Problem:
-    """One of PROBLEMS; images have side x side pixels."""
-    return mixture_problem(seed) if name == "mixture" else gaussian_problem(name, side, seed)
+    """One of PROBLEMS, or `class`; images have side x side pixels."""
+    return IN_THE_PLANE[name](seed) if name in IN_THE_PLANE else gaussian_problem(name, side, seed)
 
 
 def compared(name: str, seed: int, samples: Tensor, calls: float = 0.0, side: int = SIDE) -> Run:
     """Compare samples with the posterior of the named problem."""
     exact = problem(name, seed, side).exact
     figures = distance(samples, exact)
-    if name != "mixture":
+    if name not in IN_THE_PLANE:
         return Run(figures, figures.w2, calls)
     return Run(figures, sliced_wasserstein(samples, exact.sample(len(samples), 10_000 + seed)), calls)
 

@@ -3,6 +3,7 @@
     inpaint, blur, matrix    images of side x side pixels, y = A x + noise, sigma_y = 0.05: 40 % of the pixels
                              kept; circular 3 x 3 blur; half as many random projections as there are pixels
     mixture                  four Gaussians in the plane, of unequal weights, seen through one projection
+    class                    the same, of which the one or the other pair is asked for by the exact p(c | x_t)
 
 The images are Gaussian with a mean that is nowhere zero and a stationary covariance on the torus, 0.06
 exp(-distance / 1.5): about what small patches of photographs have.
@@ -17,10 +18,10 @@ from torch import Tensor
 
 from invsolve import operators
 from invsolve.exact import GaussianPrior, MixturePrior, exact_posterior
-from invsolve.likelihood import Gaussian
+from invsolve.likelihood import Classifier, Gaussian
 from invsolve.rng import Noise
 
-__all__ = ["GAUSSIAN", "Problem", "gaussian_problem", "mixture_problem"]
+__all__ = ["GAUSSIAN", "Pairs", "Problem", "class_problem", "gaussian_problem", "mixture_problem"]
 
 VARIANCE = 0.06
 
@@ -30,7 +31,7 @@ class Problem:
     """A prior, its mean variance per coordinate, a measurement of a draw from it, and the posterior."""
 
     prior: GaussianPrior | MixturePrior
-    likelihood: Gaussian
+    likelihood: Gaussian | Classifier
     exact: GaussianPrior | MixturePrior
     variance: float
 
@@ -41,11 +42,40 @@ def gaussian_problem(kind: str, side: int, seed: int = 0) -> Problem:
     return _problem(GaussianPrior(mean, _covariance(side)), GAUSSIAN[kind](side), 0.05, seed)
 
 
+MEANS = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.1, 0.2, 0.3, 0.4])
+SPREAD = 0.04
+
+
 def mixture_problem(seed: int = 0) -> Problem:
     """The problem in the plane; the seed draws truth and noise."""
-    means = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64)
-    prior = MixturePrior(means, torch.tensor([0.1, 0.2, 0.3, 0.4]), 0.04)
+    prior = MixturePrior(MEANS, WEIGHTS, SPREAD)
     return _problem(prior, torch.tensor([[1.0, 0.3]], dtype=torch.float64), 0.4, seed)
+
+
+class Pairs(torch.nn.Module):
+    """log p(c | x_t) up to a constant: class 0 is the first and last of the Gaussians, class 1 the others."""
+
+    def __init__(self) -> None:
+        """Keep the Gaussians of each class as a mixture."""
+        super().__init__()
+        self.shares = [WEIGHTS[[0, 3]], WEIGHTS[[1, 2]]]
+        pairs = zip((MEANS[[0, 3]], MEANS[[1, 2]]), self.shares, strict=True)
+        self.mixtures = torch.nn.ModuleList(MixturePrior(m, w, SPREAD) for m, w in pairs)
+
+    def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+        """log p(c) p(x | c) with noise of levels sigma: (B, 2)."""
+        logs = [p.log_prob(x, sigma) + w.sum().log() for p, w in zip(self.mixtures, self.shares, strict=True)]
+        return torch.stack(logs, 1)
+
+
+def class_problem(seed: int = 0) -> Problem:
+    """One class of the mixture, 0 for even seeds."""
+    net = Pairs()
+    exact = net.mixtures[seed % 2]
+    assert isinstance(exact, MixturePrior), "Pairs keeps mixtures"
+    prior = MixturePrior(MEANS, WEIGHTS, SPREAD)
+    return Problem(prior, Classifier(net, seed % 2), exact, float(prior.covariance.diagonal().mean()))
 
 
 def _problem(prior: GaussianPrior | MixturePrior, table: Tensor, sigma_y: float, seed: int) -> Problem:

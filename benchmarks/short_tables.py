@@ -33,8 +33,9 @@ def _span(calls: list[float]) -> str:
 
 
 def short_guidances(runs: Mapping[tuple[str, str], Mapping[str, Iterable[Run]]], n: int, seeds: int) -> str:
-    """The guidances' table; the mean is over SDEs too."""
-    flat = {key: [r for each in by_sde.values() for r in each] for key, by_sde in runs.items()}
+    """The guidances' table, of those that take an operator; the mean is over SDEs too."""
+    operated = {key: by_sde for key, by_sde in runs.items() if key[1] in PROBLEMS}
+    flat = {key: [r for each in by_sde.values() for r in each] for key, by_sde in operated.items()}
     return short_table("guidance", flat, n, seeds, SIDE)
 
 

@@ -321,14 +321,14 @@ def test_replace_has_no_row_where_it_is_refused(monkeypatch):
 
 
 def test_exact_samples_are_at_the_floor():
-    for name in compared.PROBLEMS:
+    for name in (*compared.PROBLEMS, "class"):
         samples = compared.problem(name, 0).exact.sample(1000, 99)
         # the floor is a mean of four sets; one set of 2 or 64 dimensions scatters around it by under a half
         assert compared.compared(name, 0, samples).distance < 1.5 * compared.floor_of(name, 1000, 1)
 
 
 def test_samples_of_the_prior_are_far_from_the_posterior():
-    for name in compared.PROBLEMS:
+    for name in (*compared.PROBLEMS, "class"):
         samples = compared.problem(name, 0).prior.sample(1000, 99)
         assert compared.compared(name, 0, samples).distance > 3 * compared.floor_of(name, 1000, 1)
 
@@ -336,6 +336,32 @@ def test_samples_of_the_prior_are_far_from_the_posterior():
 def test_a_refused_guidance_has_no_row():
     runs = distances.guidance_runs(["replace"], n=4, steps=2, seeds=1)
     assert {problem for _, problem in runs} == {"inpaint", "mixture"}
+
+
+def test_the_exact_classifier_of_the_mixture_agrees_with_its_responsibilities():
+    posed = compared.problem("class", 1)
+    x = posed.prior.sample(50, 0)
+    for sigma in (0.1, 1.0):
+        joint = torch.stack(
+            [
+                math.log(w) - (x - m).square().sum(1) / (2 * (exact_problems.SPREAD + sigma**2))
+                for m, w in zip(exact_problems.MEANS, exact_problems.WEIGHTS.tolist(), strict=True)
+            ]
+        )
+        expected = joint.softmax(0)[[1, 2]].sum(0)  # class 1: the second and third Gaussian
+        levels = torch.full((50,), sigma, dtype=torch.float64)
+        found = posed.likelihood.log_classes(x, levels)[:, 1].exp()
+        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_guidance_without_an_operator_draws_a_class():
+    runs = distances.guidance_runs(["classifier"], n=500, steps=50, seeds=2)
+    assert set(runs) == {("classifier", "class")}
+    found = distances.guidance_summaries(runs, 500, 2)["classifier"]
+    # binomial scatter of two sets of 500: the share of a mode, 2.8 apart, is off by 0.02 on average
+    assert found["sw1"] < found["floor"] + 3 * 0.02
+    assert found["summary"].startswith(f"SW1 {found['sw1']:.3f} to the exact class")
+    assert short_tables.short_guidances(runs, 500, 2).count("\n") == 1  # no column has its problem
 
 
 def test_a_sampler_has_its_figures_beside_their_floor():
