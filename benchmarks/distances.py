@@ -15,6 +15,8 @@ Predictors: the sd ratio, 1 for a right posterior, after 25, 50 and 100 steps wi
 Samplers: each with its defaults and, where it takes one, moment matching, on the same problems with images of
 4 x 4 pixels, under VE, 400 samples a run: some cost as much as a hundred walks.
 
+In the plane every kind has eight times as many seeds.
+
 --write puts the tables between <!-- distances --> and <!-- /distances --> in docs/distances.md, shorter ones,
 of distances over their floors, into README.md, and a summary of each method into invsolve/distances.json,
 which `invsolve list` shows. With --only guidances, predictors or samplers the two pages stay, and of the
@@ -30,7 +32,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from compared import PROBLEMS, Run, builtin, drawn, entry, floor_of, problem, with_interval
+from compared import PROBLEMS, Run, builtin, drawn, entry, floor_of, problem, seeds_of, with_interval
 from distances_of_samplers import sampler_runs, sampler_summaries, sampler_table
 from exact_problems import GAUSSIAN
 from figures import provenance, table
@@ -84,7 +86,7 @@ def guidance_runs(names: Sequence[str], n: int, steps: int, seeds: int) -> Runs:
         for name in OTHER.get(guidance, PROBLEMS):
             print(f"{guidance} on {name}", file=sys.stderr, flush=True)
             runs = {
-                label: [run(name, guidance, sde, n, steps, seed) for seed in range(seeds)]
+                label: [run(name, guidance, sde, n, steps, seed) for seed in seeds_of(name, seeds)]
                 for label, sde in SDES.items()
             }
             kept = {label: [r for r in each if r is not None] for label, each in runs.items()}

@@ -4,7 +4,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 
-from compared import PROBLEMS, Run, drawn, entry, floor_of, problem, with_interval
+from compared import PROBLEMS, Run, drawn, entry, floor_of, problem, seeds_of, with_interval
 from exact_problems import GAUSSIAN
 from figures import table
 
@@ -22,7 +22,7 @@ def sampler_runs(names: Sequence[str], n: int, seeds: int) -> SamplerRuns:
     for sampler in names:
         for name in PROBLEMS:
             print(f"{sampler} on {name}", file=sys.stderr, flush=True)
-            runs = [sampled(name, sampler, n, seed) for seed in range(seeds)]
+            runs = [sampled(name, sampler, n, seed) for seed in seeds_of(name, seeds)]
             if kept := [r for r in runs if r is not None]:
                 found[sampler, name] = kept
     return found
