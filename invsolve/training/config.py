@@ -166,7 +166,7 @@ def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
 def _shipped(path: Path) -> Path:
     """The file that ships under a bare name; any other path as it is."""
     file = CONFIGS / f"{path}.toml"
-    return file if str(path) == path.stem and not path.exists() and file.exists() else path
+    return file if str(path) == path.stem and not path.is_file() and file.exists() else path
 
 
 def from_table(table: Mapping[str, Any]) -> TrainingConfig:  # Any: what TOML or JSON holds
