@@ -15,7 +15,7 @@ Predictors: the sd ratio, 1 for a right posterior, after 25, 50 and 100 steps wi
 Samplers: each with its defaults and, where it takes one, moment matching, on the same problems with images of
 4 x 4 pixels, under VE, 400 samples a run: some cost as much as a hundred walks.
 
-In the plane every kind has eight times as many seeds.
+Guidances and samplers have eight times as many seeds in the plane.
 
 --write puts the tables between <!-- distances --> and <!-- /distances --> in docs/distances.md, shorter ones,
 of distances over their floors, into README.md, and a summary of each method into invsolve/distances.json,

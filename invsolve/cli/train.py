@@ -33,14 +33,15 @@ def train_command(
     ] = None,
 ) -> None:
     """Train a prior or a classifier; the same command again resumes, a changed budget bends the schedule."""
-    from invsolve.training import read_config, train
+    from invsolve.training import read_chain, read_config, train
     from invsolve.training.group import rank
 
-    settings = read_config(config, kind)
+    *earlier, settings = [read_config(config, kind)] if start else read_chain(config, kind)
     train(
         settings,
         data or [],
         out,
+        earlier=earlier,
         validation=validation,
         processes=processes,
         start=start,

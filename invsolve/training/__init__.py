@@ -5,10 +5,11 @@
     OUT/validation.jsonl denoising PSNR, or accuracy, per noise level of the averaged weights
     OUT/<name>.safetensors  the averaged weights as a prior or classifier, written at the end
     OUT/<name>.md        their model card, and in <name>-training.toml its settings (invsolve.training.card)
+    OUT/earlier/*        the trainings that came before, where the config comes after others
 
-The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group in this
-order; then objectives, implicit and bound, score matching for any network, of which choice lets a config take
-one for images.
+The same call again goes on where the last one stopped. Read config, data, loss, kinds, loop, group, jobs in
+this order; then objectives, implicit and bound, score matching for any network, of which choice lets a config
+take one for images.
 """
 
 import contextlib
@@ -33,7 +34,7 @@ from invsolve.training.implicit import (
     sliced_score_matching,
     sliced_score_matching_vr,
 )
-from invsolve.training.jobs import Job, chain
+from invsolve.training.jobs import Job, chain, pending, read_chain
 from invsolve.training.kinds import KINDS, Task, load_source
 from invsolve.training.loop import Report, Run, steps
 from invsolve.training.objectives import (
@@ -60,6 +61,7 @@ __all__ = [
     "export",
     "kl_bound",
     "rademacher",
+    "read_chain",
     "read_config",
     "score_of",
     "sliced_score_matching",
@@ -73,6 +75,7 @@ def train(
     folders: Sequence[Path],
     out: Path,
     *,
+    earlier: Sequence[TrainingConfig] = (),
     validation: Path | None = None,
     processes: int = 1,
     start: Path | None = None,
@@ -81,20 +84,17 @@ def train(
 ) -> None:
     """Train, or go on training, until the budget is spent; images and seconds replace the config's budget.
 
-    start is a weight file of the same architecture to begin from, in place of random weights. Without one, a
-    config that comes after another trains that one first, in a folder of its name under out; a budget that
-    is given counts for each of the two.
+    start is a weight file of the same architecture to begin from, in place of random weights. earlier are
+    the configs that this one comes after (invsolve.training.jobs), trained first, each under that budget.
     """
     if processes < 1:
         raise InputError(f"{processes} processes; expected at least one.")
-    if not folders and config.data != "phantoms":
-        raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
     if processes > 1 and group.started_by_others():
         raise InputError(f"{processes} processes, but torchrun started them already. Leave out --processes.")
     budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
-    jobs = chain(config, tuple(folders), out, validation, start, budget)
+    jobs = chain((*earlier, config), folders, out, validation, start, budget)
     with contextlib.nullcontext() if group.rank() else locked(out):
-        group.start(work, (jobs,), processes)
+        group.start(work, (pending(jobs),), processes)
 
 
 def resumed(job: Job) -> Run:
@@ -103,6 +103,7 @@ def resumed(job: Job) -> Run:
     if folder is None:
         if job.start is not None:
             run.start_from(started(job.start, job.config))
+        run.began_with = job.begins_with
         return run
     parts, state = checkpoint.load(folder)
     if state["architecture"] != json.loads(json.dumps(dataclasses.asdict(job.config.architecture))):
@@ -112,6 +113,7 @@ def resumed(job: Job) -> Run:
     run.restore(parts)
     run.step, run.images = int(str(state["step"])), int(str(state["images"]))
     run.seconds = float(str(state["seconds"]))
+    run.began_with = state.get("start")
     return run
 
 
@@ -132,26 +134,23 @@ def save(run: Run, job: Job) -> Path:
         "step": run.step,
         "images": run.images,
         "seconds": run.seconds,
-        "budget": {"images": config.images, "seconds": config.seconds},
+        "budget": job.budget,
         "architecture": dataclasses.asdict(config.architecture),
         "config": dataclasses.asdict(config),
         "asked": dataclasses.asdict(job.asked),
         "config_hash": job.asked.digest(),
         "data": [folder.name for folder in job.folders],
         "processes": group.world(),
-        "start": job.start.name if job.start and not job.chained else None,
+        "start": run.began_with,
     }
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
 
 def work(jobs: Sequence[Job]) -> None:
-    """Do the jobs in turn as one of the processes; of a chain, what has left its weights is done."""
-    *earlier, last = jobs
-    for job in earlier:
-        if not group.agreed(job.weights.exists()):
-            carry_out(job)
-        group.agreed(True)  # the others wait here until the first process has written the weights
-    carry_out(last)
+    """Do the jobs in turn, as one of the processes."""
+    for job in jobs:
+        carry_out(job)
+        group.agreed(0.0)  # the others wait here until the first process has written the weights
 
 
 def carry_out(job: Job) -> None:

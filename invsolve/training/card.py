@@ -72,8 +72,19 @@ def _again(settings: Path, state: State, asked: TrainingConfig) -> str:
     words = [f"--config {settings.name}", *(f"--data {name}" for name in data), "--out run"]
     words += [f"--processes {processes}"] if processes != 1 else []
     words += [f"--start {start}"] if start else []
-    words += [f"--images {state['images']}"] if state["images"] != asked.images else []
-    return f"## Regenerate\n\n    invsolve train {' '.join(words)}"
+    words += [f"--images {images}"] if (images := _budget(state, asked)) != asked.images else []
+    first = f"\n\nA card beside `{start}` says how those weights were made." if asked.after and start else ""
+    return f"## Regenerate\n\n    invsolve train {' '.join(words)}{first}"
+
+
+def _budget(state: State, asked: TrainingConfig) -> int:
+    """The budget in images that ends a run where this one ended."""
+    budget, seen = state.get("budget"), state["images"]
+    assert isinstance(seen, int), "a checkpoint counts images"
+    planned = budget["images"] if isinstance(budget, dict) else asked.images
+    return (
+        seen if seen < planned else int(planned)
+    )  # a budget of seconds, or of a killed run, depends on luck
 
 
 def _figures(folder: Path) -> str:

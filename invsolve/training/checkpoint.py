@@ -17,7 +17,7 @@ from torch import Tensor
 
 from invsolve.errors import InputError, OutputError
 
-__all__ = ["Tensors", "latest", "load", "save"]
+__all__ = ["Tensors", "flat", "latest", "load", "save", "state"]
 
 Tensors = dict[str, dict[str, Tensor]]
 
@@ -59,16 +59,25 @@ def latest(out: Path) -> Path | None:
 
 def load(folder: Path) -> tuple[Tensors, dict[str, object]]:
     """Read a checkpoint back."""
+    names = ("weights", "average", "optimizer")
     try:
-        parts = {
-            name: load_file(folder / f"{name}.safetensors") for name in ("weights", "average", "optimizer")
-        }
-        state: dict[str, object] = json.loads((folder / "state.json").read_text())
-    except Exception as error:  # safetensors and json raise several kinds; all mean one thing here
-        raise InputError(
-            f"{folder} is not a whole checkpoint ({error}). Delete it to go back to none."
-        ) from error
-    return parts, state
+        parts = {name: load_file(folder / f"{name}.safetensors") for name in names}
+    except Exception as error:  # safetensors raises several kinds; all mean one thing here
+        raise _broken(folder, error) from error
+    return parts, state(folder)
+
+
+def state(folder: Path) -> dict[str, object]:
+    """Read what a checkpoint says of its run: counters, settings and budget."""
+    try:
+        known: dict[str, object] = json.loads((folder / "state.json").read_text())
+    except (OSError, ValueError) as error:
+        raise _broken(folder, error) from error
+    return known
+
+
+def _broken(folder: Path, error: Exception) -> InputError:
+    return InputError(f"{folder} is not a whole checkpoint ({error}). Delete it to go back to none.")
 
 
 def flat(parameters: list[torch.nn.Parameter]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ from invsolve.errors import InputError, UnknownName
 from invsolve.priors.network import Architecture
 from invsolve.sde import SDE, VE, VP, SubVP
 
-__all__ = ["ARCHITECTURES", "TrainingConfig", "from_table", "read_config"]
+__all__ = ["ARCHITECTURES", "TrainingConfig", "config_file", "from_table", "read_config"]
 
 OPTIMIZERS = ("adamw", "muon")
 ARCHITECTURES: dict[str, type[Architecture] | type[ClassifierArchitecture]] = {
@@ -53,7 +53,7 @@ class TrainingConfig:
     wide_every: int = 8  # every n-th batch holds a quarter as many crops of twice the side
     permute_share: float = 0.1  # crops with their colours exchanged
     grey_share: float = 0.05  # crops without colour
-    after: str = field(default="", metadata=LATER)  # config whose weights it begins with, trained before
+    after: str = field(default="", metadata=LATER)  # name of the config trained before it
     # the noise
     sigma_min: float = 0.002
     sigma_max: float = 80.0
@@ -145,7 +145,7 @@ def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
     Unknown keys and values of another type are refused. kind goes over the file's.
     """
     try:
-        table = tomllib.loads(_shipped(path).read_text())
+        table = tomllib.loads(config_file(path).read_text())
     except OSError as error:
         names = ", ".join(sorted(file.stem for file in CONFIGS.glob("*.toml")))
         raise InputError(
@@ -163,8 +163,8 @@ def read_config(path: Path, kind: str | None = None) -> TrainingConfig:
         raise InputError(f"[architecture] in {path}: {error}") from None
 
 
-def _shipped(path: Path) -> Path:
-    """The file that ships under a bare name; any other path as it is."""
+def config_file(path: Path) -> Path:
+    """The file that ships under a bare name, if no file here has it; any other path as it is."""
     file = CONFIGS / f"{path}.toml"
     return file if str(path) == path.stem and not path.is_file() and file.exists() else path
 

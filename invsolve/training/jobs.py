@@ -1,22 +1,25 @@
 """What one call of `invsolve train` does: one training, or a chain of them.
 
-Each training of a chain begins with the weights of the one before. A config with `after = "photo-1"` is the
-last of such a chain:
+The config asked for may come after another, `after = "photo-2"`, and that one after a third. Each begins
+with the weights of the one before:
 
-    OUT/photo-1/<name>.safetensors   the weights of the config photo-1, and all else that a training leaves
-    OUT/<name>.safetensors           those of the config asked for
+    OUT/earlier/photo-1/   all that the training by photo-1.toml leaves
+    OUT/earlier/photo-2/   that by photo-2.toml, from the weights of photo-1
+    OUT/                   that of the config asked for, from the weights of photo-2
 
-Stopped anywhere, the same call skips the trainings that have left their weights and goes on with the next.
+The same call again goes on with the last training that has begun; those before it stay as they are.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import os.path
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from invsolve.errors import InputError
-from invsolve.training.config import TrainingConfig, read_config
+from invsolve.training import checkpoint
+from invsolve.training.config import TrainingConfig, config_file, read_config
 
-__all__ = ["Job", "chain"]
+__all__ = ["Job", "chain", "pending", "read_chain"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,41 +39,115 @@ class Job:
         """The file it ends with."""
         return self.out / f"{self.config.name}.safetensors"
 
+    @property
+    def begins_with(self) -> str | None:
+        """What a card calls the weights it begins with: for those of a chain, where they lie."""
+        if self.start is None:
+            return None
+        return os.path.relpath(self.start, self.out) if self.chained else self.start.name
+
+    @property
+    def budget(self) -> dict[str, float]:
+        """What ends it: images seen, or seconds (0 for no limit)."""
+        return {"images": self.config.images, "seconds": self.config.seconds}
+
+
+def read_chain(path: Path, kind: str | None = None) -> tuple[TrainingConfig, ...]:
+    """Read a config and those it comes after, the first to train first; kind goes over the files'.
+
+    `after` is the name of a config beside the one that says it, or of one that ships. Raises InputError
+    where a name comes twice, or weights of another kind or architecture would be begun with.
+    """
+    file = config_file(path)
+    configs, names = [read_config(path, kind)], list[str]()
+    while name := configs[0].after:
+        if name in names or Path(name).name != name:
+            raise InputError(
+                f"after = {name!r} in {file}; expected the name of a config beside it, each once in a chain."
+            )
+        beside = file.parent / f"{name}.toml"
+        file = beside if beside.exists() else config_file(Path(name))
+        before = read_config(file, kind)
+        _check_alike(before, configs[0], name)
+        configs.insert(0, before)
+        names.append(name)
+    return tuple(configs)
+
+
+def _check_alike(before: TrainingConfig, config: TrainingConfig, name: str) -> None:
+    for key in ("kind", "architecture"):
+        was, needed = getattr(before, key), getattr(config, key)
+        if was != needed:
+            raise InputError(
+                f"after = {name!r} trains weights of {key} {was}, but the config after it has {needed}. "
+                "Give both the same."
+            )
+
 
 def chain(
-    config: TrainingConfig,
-    folders: tuple[Path, ...],
+    configs: Sequence[TrainingConfig],
+    folders: Sequence[Path],
     out: Path,
-    validation: Path | None,
-    start: Path | None,
-    budget: Mapping[str, float],
+    validation: Path | None = None,
+    start: Path | None = None,
+    budget: Mapping[str, float] | None = None,
 ) -> tuple[Job, ...]:
-    """List the jobs of a config, those it comes after first; with start it comes after none.
+    """List the jobs of configs that come one after another, the last in out; the first begins with start.
 
-    budget replaces `images` and `seconds` of each config. Raises InputError where a config comes after
-    itself or after one of another architecture.
+    budget replaces `images` and `seconds` of each config. Raises InputError where a config lacks images to
+    learn from, or says that it comes after one that is not there.
     """
     jobs: list[Job] = []
-    for asked, folder in [(config, out)] if start else _configs(config, out):
-        given = dataclasses.replace(asked, **budget)  # type: ignore[arg-type]  # the keys are two of its fields
+    _check_begun(configs, start)
+    drawn = all(config.data == "phantoms" for config in configs)
+    for i, asked in enumerate(configs):
+        own = tuple(folders) if drawn or asked.data != "phantoms" else ()
+        if not own and asked.data != "phantoms":
+            raise InputError('no data to learn from. Name it with --data, or let data = "phantoms" draw it.')
+        given = dataclasses.replace(asked, **budget or {})  # type: ignore[arg-type]  # two of its fields
+        last = i == len(configs) - 1
+        folder = out if last else out / "earlier" / configs[i + 1].after
         begin = jobs[-1].weights if jobs else start
-        jobs.append(Job(given, asked, folders, folder, validation, begin, bool(jobs)))
+        jobs.append(Job(given, asked, own, folder, validation, begin, chained=bool(jobs)))
     return tuple(jobs)
 
 
-def _configs(config: TrainingConfig, out: Path) -> list[tuple[TrainingConfig, Path]]:
-    """Follow `after` back to a config that begins anew; the first to train comes first."""
-    found, names = [(config, out)], [config.after]
-    while names[-1]:
-        before = read_config(Path(names[-1]), config.kind)
-        if before.architecture != config.architecture:
-            raise InputError(
-                f"after = {names[-1]!r} names a config of another architecture. Its weights do not fit."
-            )
-        if before.after in names:
-            raise InputError(
-                f"after = {before.after!r} leads back to itself. One config of a chain begins anew."
-            )
-        found.append((before, out / Path(names[-1]).stem))
-        names.append(before.after)
-    return found[::-1]
+def _check_begun(configs: Sequence[TrainingConfig], start: Path | None) -> None:
+    if start is None and (name := configs[0].after):
+        raise InputError(
+            f"the config comes after {name!r}. Train that one before (read_chain), or name weights to start."
+        )
+    if any(not config.after for config in configs[1:]):
+        raise InputError("a config of a chain does not say which one it comes after.")
+
+
+def pending(jobs: Sequence[Job]) -> tuple[Job, ...]:
+    """Leave out what is done: jobs before the last one that has begun, and that one where others follow.
+
+    Raises InputError where what has begun is not what the jobs ask for.
+    """
+    begun = 0
+    for i, job in enumerate(jobs):
+        if folder := checkpoint.latest(job.out):
+            state = checkpoint.state(folder)
+            _check_same(job, state, earlier=job is not jobs[-1])
+            begun = i + (job is not jobs[-1] and _done(job, state))
+    return tuple(jobs[begun:])
+
+
+def _check_same(job: Job, state: Mapping[str, object], earlier: bool) -> None:
+    if earlier and state["config_hash"] != job.asked.digest():
+        raise InputError(f"{job.out} holds a training by other settings. Choose another output folder.")
+    was = state.get("start")
+    if job.begins_with not in (None, was):
+        began = f"with {was}" if was else "with random weights"
+        raise InputError(
+            f"the training in {job.out} began {began}, not with {job.begins_with}. "
+            "Repeat the call that began it, or choose another output folder."
+        )
+
+
+def _done(job: Job, state: Mapping[str, object]) -> bool:
+    """Whether everything was written under this budget: the card comes last."""
+    card = job.weights.with_suffix(".md")
+    return state["budget"] == job.budget and job.weights.exists() and card.exists()

@@ -59,7 +59,7 @@ class Run:
         self.matrices = matrices(self.network) if config.optimizer == "muon" else {}
         self.muon = muon(list(self.matrices.values()), config.rate) if self.matrices else None
         self.step, self.images, self.seconds = 0, 0, 0.0
-        self.losses: list[float] = []
+        self.began_with: object = None  # what a card calls the weights it began with; None for random ones
 
     def build(self, seed: int = 0) -> nn.Module:
         """Make the network that the config describes."""
