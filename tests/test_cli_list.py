@@ -74,7 +74,7 @@ def test_list_takes_a_kind_in_singular_and_plural(run, word):
 
 def test_list_tells_what_the_weights_of_a_prior_say_of_themselves(run):
     row = next(line for line in run("list", "priors")[1].splitlines() if " photo " in line)
-    assert "[3 x any x any in [0, 1], sigma 0.001 to 40, 5.7 MB, CC BY-SA 4.0" in row
+    assert "[3 x any x any in [0, 1], sigma 0.001 to 160, 5.7 MB, CC BY-SA 4.0" in row
 
 
 def test_list_as_json_tells_the_same_of_weights_as_the_table(run):
@@ -82,7 +82,7 @@ def test_list_as_json_tells_the_same_of_weights_as_the_table(run):
     assert rows["digits"]["weights"]["shape"] == [1, 32, 32]
     photo = rows["photo"]["weights"]
     assert (photo["shape"], photo["range"]) == ([3, None, None], [0, 1])
-    assert (photo["sigma_min"], photo["sigma_max"]) == (0.001, 40.0)
+    assert (photo["sigma_min"], photo["sigma_max"]) == (0.001, 160.0)
     assert 5e6 < photo["bytes"] < 8e6
     assert photo["licence"].startswith("CC BY-SA 4.0")
 

@@ -13,7 +13,7 @@ from invsolve.prior import Denoised
 from invsolve.priors.catalogue import load_prior
 from invsolve.rng import Noise
 from invsolve.samplers.pc import PC
-from invsolve.sde import VE
+from invsolve.sde import VE, VP, SubVP
 
 SHAPE = (3, 64, 64)
 TASKS = {
@@ -36,9 +36,9 @@ def test_guidance_through_the_learned_jacobian_converges(task):
     """At low noise the solve reaches its tolerance; at high noise it may stop early, but never moves the mean
     far."""
     truth, likelihood = problem(task)
-    prior, sde = load_prior("photo"), VE()
+    prior, sde = load_prior("photo"), VE(sigma_max=160.0)
     noise = Noise(1, "", 2, SHAPE)()
-    for level in (0.004, 0.02, 0.1, 0.5, 3.0, 30.0):
+    for level in (0.004, 0.02, 0.1, 0.5, 3.0, 30.0, 150.0):
         at = Denoised(prior, sde, truth + level * noise, sde.time(level), graph=True)
         g = MomentMatching()(at, likelihood)
         mean = at.mean + level**2 * g
@@ -47,6 +47,19 @@ def test_guidance_through_the_learned_jacobian_converges(task):
             before, after = (likelihood.residual(m).square().mean() for m in (at.mean, mean))
             assert float(after) < float(before) + 1e-6
             assert float(after) < 2 * 0.02**2
+
+
+@pytest.mark.parametrize("sde", [VE(), VP(), SubVP()], ids=str)
+def test_every_sde_starts_and_ends_where_the_prior_was_trained(sde):
+    prior = load_prior("photo")
+    posterior = Posterior(prior, sde=sde, shape=SHAPE)
+    assert posterior.span()[0] == pytest.approx(float(sde.ratio(1.0)))
+    assert prior.sigma_min <= 0.002 / 2  # in [0, 1] units
+    x = 0.5 + float(sde.ratio(1.0)) * Noise(2, "", 4, SHAPE)()
+    with torch.no_grad():
+        mean = prior.denoise(x, torch.full((4,), float(sde.ratio(1.0)), dtype=torch.float64))
+    assert float((mean - 0.5).square().mean().sqrt()) < 0.3  # no picture is left: about the mean of photos
+    assert float(mean.std(dim=(2, 3)).max()) < 0.15  # and nothing to see in it
 
 
 @pytest.mark.parametrize(("task", "least"), [("inpaint", 24.0), ("superres", 22.0), ("deblur", 23.5)])
