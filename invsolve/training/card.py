@@ -82,9 +82,7 @@ def _budget(state: State, asked: TrainingConfig) -> int:
     budget, seen = state.get("budget"), state["images"]
     assert isinstance(seen, int), "a checkpoint counts images"
     planned = budget["images"] if isinstance(budget, dict) else asked.images
-    return (
-        seen if seen < planned else int(planned)
-    )  # a budget of seconds, or of a killed run, depends on luck
+    return min(seen, int(planned))  # below planned where seconds ended it, or nothing did yet
 
 
 def _figures(folder: Path) -> str:
