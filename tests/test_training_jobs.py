@@ -143,6 +143,15 @@ def test_what_began_otherwise_is_not_gone_on_with(images, tmp_path):
     assert not (tmp_path / "plain" / "earlier").exists()
 
 
+@pytest.mark.slow
+def test_a_card_remembers_the_weights_it_began_with_where_the_second_call_does_not_say(images, tmp_path):
+    train(FIRST, [images], tmp_path / "one")
+    alone = dataclasses.replace(SECOND, after="")
+    train(alone, [images], tmp_path / "two", start=tmp_path / "one" / "tiny.safetensors", images=4)
+    train(alone, [images], tmp_path / "two")
+    assert "--out run --start tiny.safetensors\n" in (tmp_path / "two" / "tiny.md").read_text()
+
+
 # the files
 
 
@@ -188,7 +197,7 @@ def test_weights_that_do_not_fit_are_refused_before_they_are_trained(change, tmp
 
 def test_an_earlier_config_that_is_missing_is_named(tmp_path):
     folder = written(tmp_path, second=SECOND)
-    with pytest.raises(InputError, match="no training config at first"):
+    with pytest.raises(InputError, match=r"after = 'first' in .*second\.toml, but there is no .*first\.toml"):
         read_chain(folder / "second.toml")
     with pytest.raises(InputError, match="comes after 'first'"):
         chain([SECOND], [tmp_path], tmp_path)

@@ -23,13 +23,16 @@ def train_command(
     validation: Annotated[Path | None, typer.Option(help="folder of other images, to measure on")] = None,
     processes: Annotated[int, typer.Option(help="single-thread processes that share the work", min=1)] = 1,
     start: Annotated[
-        Path | None, typer.Option(help="weight file of the same architecture to begin from")
+        Path | None,
+        typer.Option(help="weight file to begin from, in place of trainings that the config comes after"),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(help="crops to see in all, in place of the config's", min=1)
+        int | None,
+        typer.Option(help="crops to see in all, in place of the config's; each training of a chain", min=1),
     ] = None,
     seconds: Annotated[
-        float | None, typer.Option(help="seconds to train in all, over all slices", min=1)
+        float | None,
+        typer.Option(help="seconds to train in all, over all slices; each training of a chain", min=1),
     ] = None,
 ) -> None:
     """Train a prior or a classifier; the same command again resumes, a changed budget bends the schedule."""

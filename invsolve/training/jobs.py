@@ -66,7 +66,9 @@ def read_chain(path: Path, kind: str | None = None) -> tuple[TrainingConfig, ...
                 f"after = {name!r} in {file}; expected the name of a config beside it, each once in a chain."
             )
         beside = file.parent / f"{name}.toml"
-        file = beside if beside.exists() else config_file(Path(name))
+        asking, file = file, beside if beside.exists() else config_file(Path(name))
+        if not file.exists():
+            raise InputError(f"after = {name!r} in {asking}, but there is no {beside}, and none ships.")
         before = read_config(file, kind)
         _check_alike(before, configs[0], name)
         configs.insert(0, before)
