@@ -46,6 +46,20 @@ MUTANTS = [
         "tests/test_samplers.py -k every_width",
     ),
     Mutant(
+        "order three in short steps",
+        "samplers/predictors.py",
+        "3 if h <= _SHORT else 2",
+        "2",
+        "tests/test_samplers.py -k spread_of_dpmpp",
+    ),
+    Mutant(
+        "order two in long steps",
+        "samplers/predictors.py",
+        "3 if h <= _SHORT else 2",
+        "3",
+        "tests/test_samplers.py -k spread_of_dpmpp",
+    ),
+    Mutant(
         "a start within the data",
         "samplers/pc.py",
         "posterior.span(_BEYOND)",
@@ -372,7 +386,7 @@ MUTANTS = [
     Mutant(
         "a kernel that does not look ahead",
         "samplers/predictors.py",
-        "return memory.mean - self._ahead(memory, eh) / math.expm1(-eh)",
+        "return memory.mean - self._ahead(memory, eh, 2) / math.expm1(-eh)",
         "return memory.mean",
         "tests/test_smc.py -k law_of_its_predictors",
     ),

@@ -102,7 +102,7 @@ OPTIONS = {
     "parts that clash": (["--operator", "deblur", "--std", "1", "--guidance", "replace"], ["Replace"]),
     "a likelihood the run does not know": (["--operator", "denoise", "--likelihood", "poisson"], ["poisson"]),
     "a grid that is wrong for the predictor": (
-        ["--operator", "denoise", "--sde", "vp", "--grid", "uniform"], ["uniform", "karras"],
+        ["--operator", "denoise", "--sde", "vp", "--grid", "uniform"], ["uniform", "geometric"],
     ),
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ class PC(Walker):
     predictor: Predictor = field(default_factory=DPMpp)
     corrector: Corrector | None = None
     steps: Annotated[int, "predictor steps, >= 1"] = 40
-    grid: Annotated[str, "spacing of the times: karras, geometric or uniform"] = "karras"
+    grid: Annotated[str, "spacing of the times: geometric, karras or uniform"] = "geometric"
     batch: Annotated[int | None, "samples computed at once; by default what keeps memory flat"] = None
     antithetic: Annotated[
         bool, "samples 2k and 2k + 1 walk with opposite noise; in invsolve run unless --no-antithetic"
@@ -66,7 +66,7 @@ class PC(Walker):
         if self.grid == "uniform" and wrong:
             raise Refused(
                 f"{type(self.predictor).__name__} on a grid uniform in t is up to 43 % too wide with "
-                f"{type(posterior.sde).__name__}: take grid karras."
+                f"{type(posterior.sde).__name__}: take grid geometric."
             )
         return grid_times(self.grid, posterior.sde, *posterior.span(_BEYOND), self.steps)
 

@@ -36,6 +36,8 @@ __all__ = [
     "ReverseDiffusion",
 ]
 
+_SHORT = 0.45  # longest step in log(lambda) that is of order three
+
 
 @dataclass(frozen=True)
 class Memory:
@@ -173,27 +175,28 @@ class Heun(Predictor):
 class DPMpp(Predictor):
     """Integrate in log(lambda) with D extrapolated from the last steps: DPM-Solver++(2M) and (3M).
 
-    One network call a step. In log(lambda), with h the step's length and e = 1 + eta: x decays by exp(-e
-    h) towards D, D's first difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second
-    difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each
-    step, ode (eta = 0) none. Lu et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in
-    k-diffusion, save for the weight of D1 in the SDE form of 2M.
+    One network call a step; by default 3M in steps of at most 0.45 in log(lambda), 2M in longer ones. With h
+    the step's length and e = 1 + eta: x decays by exp(-e h) towards D, D's first difference D1 is added with
+    weight (1 - exp(-e h)) / 2 (2M) or, with the second difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde
+    (eta = 1) adds the noise of the reverse SDE at each step, ode (eta = 0) none. Lu et al. 2022
+    (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in k-diffusion, save for the weight of D1 in the
+    SDE form of 2M.
 
     Along the reverse SDE D is a martingale: nothing is to be extrapolated, and D1, which is noise of the last
-    step, is there to make up for Cov[x_0 | x_t], which a step from D alone leaves out. (1 - exp(-2 h)) / 2
-    makes up for too much: samples of a Gaussian are up to 4 % too wide at 40 steps, 8 % at 25. Any weight h +
-    O(h^2) is of order two; (1 - exp(-8 h / 3)) 3/8 leaves 1 % and 5 % at worst, for standard deviations from
-    0.01 to 3 on the Karras grid from 50 to 0.002. 3M is less biased still where D is smooth, as an exact
-    prior's is; a network's is not, and there its spread is too wide.
+    step, is there to make up for Cov[x_0 | x_t], which a step from D alone leaves out. Any weight h + O(h^2)
+    is of order two. On Gaussians (1 - exp(-2 h)) / 2 makes up for too much; with (1 - exp(-8 h / 3)) 3/8, the
+    weight of 2M here, samples have their sd to 0.4 % in 40 steps from 50 to 0.002, by 3M to 1 %. A network's
+    covariance changes faster with the noise: on photographs 2M leaves samples 5 to 15 % too narrow in 40
+    steps, 3M is within 4 % (`benchmarks/steps.py`).
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"
-    order: Annotated[int, "order of the extrapolation, 2 or 3"] = 2
+    order: Annotated[int | None, "2 or 3; by default 3 in steps of at most 0.45 in log(lambda)"] = None
     refuses_uniform = True
 
     def __post_init__(self) -> None:
         """Refuse orders that are not there."""
-        if self.order not in (2, 3) or self.kind not in ("sde", "ode"):
+        if self.order not in (None, 2, 3) or self.kind not in ("sde", "ode"):
             raise InputError(
                 f"dpmpp has order 2 or 3 and kind sde or ode, but they are {self.order} and {self.kind!r}."
             )
@@ -208,7 +211,8 @@ class DPMpp(Predictor):
         memory = Memory(posterior.mean(x, t), h, memory)
         alpha_s, alpha_t = float(sde.alpha(s)), float(sde.alpha(t))
         keep = math.exp(-(1 + eta) * h)
-        x = alpha_s * (keep / alpha_t * x + (1 - keep) * memory.mean + self._ahead(memory, (1 + eta) * h))
+        ahead = self._ahead(memory, (1 + eta) * h, 3 if h <= _SHORT else 2)
+        x = alpha_s * (keep / alpha_t * x + (1 - keep) * memory.mean + ahead)
         if eta:
             x = x + float(sde.sigma(s)) * math.sqrt(-math.expm1(-2 * h)) * noise()
         last = memory.last
@@ -219,18 +223,20 @@ class DPMpp(Predictor):
         return _bridge(sde, x, t, s, mean) if self.kind == "sde" else super().kernel(sde, x, t, s, mean)
 
     def ahead(self, memory: Memory) -> Tensor:
-        """D and its differences, so that (1 - e^-2h) times it is what the step adds."""
+        """D and its differences, so that (1 - e^-2h) times it is what the step adds; by default of order 2:
+        the weights of particles make up for the rest."""
         eh = 2 * memory.length
-        return memory.mean - self._ahead(memory, eh) / math.expm1(-eh)
+        return memory.mean - self._ahead(memory, eh, 2) / math.expm1(-eh)
 
-    def _ahead(self, now: Memory, eh: float) -> Tensor | float:
-        """What the change of D over the step adds: nothing at first, then D1's term, then D2's too."""
+    def _ahead(self, now: Memory, eh: float, order: int) -> Tensor | float:
+        """What the change of D over the step adds: nothing at first, then D1's term, then D2's too. The order
+        stands in where the user gave none."""
         last = now.last
         if last is None:
             return 0.0
         r0 = last.length / now.length
         d0 = (now.mean - last.mean) / r0
-        if self.order == 2 or last.last is None:
+        if (self.order or order) == 2 or last.last is None:
             rate = 4 / 3 if self.kind == "sde" else 1.0  # times 2 h, or h
             return -math.expm1(-rate * eh) / (2 * rate) * d0
         r1 = last.last.length / now.length
