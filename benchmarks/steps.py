@@ -86,7 +86,7 @@ def drawn(walk: PC, posterior: Posterior, motion: Motion) -> Tensor:
 def spreads(samples: Tensor) -> list[float]:
     """Standard deviation of samples (n, C, H, W) in each band of frequencies."""
     power = torch.fft.fft2(samples - samples.mean(0), norm="ortho").abs().square().sum((0, 1))
-    cycles = torch.fft.fftfreq(SIZE) * SIZE
+    cycles = torch.fft.fftfreq(samples.shape[-1]) * samples.shape[-1]
     radius = (cycles[:, None] ** 2 + cycles[None] ** 2).sqrt()
     return [float(power[(radius >= low) & (radius < high)].mean().sqrt()) for low, high in BANDS]
 
