@@ -48,7 +48,7 @@ class EnKG(Annealed):
 
     predictor: Predictor = field(default_factory=DPMpp)
     steps: Annotated[int, "noise levels to go down, >= 1"] = 50
-    prior_steps: Annotated[int, "predictor steps of each draw of x_0 given x_t"] = 5
+    prior_steps: Annotated[int, "predictor steps of each draw of x_0 given x_t"] = 8
     particles: Annotated[int, "particles of a set, each one sample"] = 256
     grid: Annotated[str, "spacing of the levels: karras, geometric or uniform"] = "karras"
     batch: Annotated[int | None, "particles computed at once; by default what keeps memory flat"] = None

@@ -45,7 +45,7 @@ class PnPDM(Annealed):
 
     predictor: Predictor = field(default_factory=DPMpp)
     steps: Annotated[int, "pairs of a likelihood and a prior step, >= 1"] = 100
-    prior_steps: Annotated[int, "predictor steps of each prior step"] = 5
+    prior_steps: Annotated[int, "predictor steps of each prior step"] = 8
     rho: Annotated[float, "length of the spring at the end, as a share of the noise sigma_y"] = 0.3
     grid: Annotated[str, "spacing of rho: karras, geometric or uniform"] = "karras"
     inner: Annotated[
