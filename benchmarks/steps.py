@@ -3,13 +3,14 @@
     python benchmarks/steps.py FOLDER --images 12 --task superres
 
 One Brownian motion drives all walks, so there is next to no chance in the ratio of their spreads. With x_0
-given x_t held fixed, the reverse SDE moves x / lambda^2, lambda = sigma / alpha, by a Brownian motion B in
-1 / lambda^2; the noise of a step from lambda_t to lambda_s is
+given x_t held fixed, the reverse SDE moves x / (alpha lambda^2), lambda = sigma / alpha, by a Brownian motion
+B in 1 / lambda^2; the noise of a step from lambda_t to lambda_s is
 
     z = (B(1 / lambda_s^2) - B(1 / lambda_t^2)) / sqrt(1 / lambda_s^2 - 1 / lambda_t^2).
 
 Printed: geometric means over crops of the ratio of sd to that of the many steps, of all pixels and by
-frequency (cycles an image), with 95 % intervals; dispersion; the PSNR of the mean of infinitely many draws.
+frequency (cycles an image), with 95 % intervals; the means of dispersion and of the PSNR that the mean of
+infinitely many draws has.
 """
 
 import argparse
@@ -34,6 +35,7 @@ from invsolve.priors.catalogue import load_prior
 from invsolve.rng import seed_of
 from invsolve.samplers.pc import PC
 from invsolve.samplers.predictors import DPMpp, Memory
+from invsolve.samplers.walk import noised
 from invsolve.training.data import image_files
 
 SIGMA_Y, DRAWS, SIZE = 0.02, 8, 64
@@ -76,7 +78,7 @@ def drawn(walk: PC, posterior: Posterior, motion: Motion) -> Tensor:
     """Samples (DRAWS, C, H, W) of one walk."""
     times, ticks = walk.times(posterior), clock(walk, posterior)
     memory: Memory | None = None
-    x = posterior.prior.centre + float(posterior.sde.sigma(times[0])) * motion.start
+    x = noised(posterior.sde, posterior.prior.centre, times[0], motion.start)
     for (t, s), tick in zip(pairwise(times), pairwise(ticks), strict=True):
         given: Any = partial(motion.noise, *tick)  # stands for a Noise
         x, memory = walk.predictor.step(posterior, x, t, s, given, memory)
@@ -85,7 +87,8 @@ def drawn(walk: PC, posterior: Posterior, motion: Motion) -> Tensor:
 
 def spreads(samples: Tensor) -> list[float]:
     """Standard deviation of samples (n, C, H, W) in each band of frequencies."""
-    power = torch.fft.fft2(samples - samples.mean(0), norm="ortho").abs().square().sum((0, 1))
+    power = torch.fft.fft2(samples - samples.mean(0), norm="ortho").abs().square().mean(1).sum(0)
+    power = power / (len(samples) - 1)
     cycles = torch.fft.fftfreq(samples.shape[-1]) * samples.shape[-1]
     radius = (cycles[:, None] ** 2 + cycles[None] ** 2).sqrt()
     return [float(power[(radius >= low) & (radius < high)].mean().sqrt()) for low, high in BANDS]

@@ -63,7 +63,7 @@ _VALUE: Readers = {
     bool: _exactly(bool),
     str: _exactly(str),
     Path: _path,
-    types.NoneType: _none,
+    types.NoneType: lambda v: None if v is None else _none(v),  # None: read from a flag already
 }
 
 

@@ -50,7 +50,7 @@ def solve(
 ) -> Result:
     """Draw n samples of the posterior; without a likelihood, of the prior.
 
-    For a linear operator "auto" is PC, that is DPM-Solver++ in its SDE form on a Karras grid, with moment
+    For a linear operator "auto" is PC, that is DPM-Solver++ in its SDE form on a geometric grid, with moment
     matching. predictor, corrector and steps are the sampler's, by default its own; one given as an object has
     them already.
     """

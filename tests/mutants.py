@@ -48,15 +48,22 @@ MUTANTS = [
     Mutant(
         "order three in short steps",
         "samplers/predictors.py",
-        "3 if h <= _SHORT else 2",
+        "3 if even and now.length <= _SHORT else 2",
         "2",
         "tests/test_samplers.py -k spread_of_dpmpp",
     ),
     Mutant(
         "order two in long steps",
         "samplers/predictors.py",
-        "3 if h <= _SHORT else 2",
-        "3",
+        "3 if even and now.length <= _SHORT else 2",
+        "3 if even else 2",
+        "tests/test_samplers.py -k spread_of_dpmpp",
+    ),
+    Mutant(
+        "order three where lengths change",
+        "samplers/predictors.py",
+        "3 if even and now.length <= _SHORT else 2",
+        "3 if now.length <= _SHORT else 2",
         "tests/test_samplers.py -k spread_of_dpmpp",
     ),
     Mutant(

@@ -215,6 +215,12 @@ def test_a_table_of_toml_is_checked_like_the_flags():
     assert check_table("operator", PARTS["operator"], table) == expected
 
 
+@pytest.mark.parametrize("nothing", ["none", None])
+def test_nothing_may_be_given_as_a_word_or_as_itself(nothing):
+    """As itself it comes from a flag, which was read before, and undoes what a file says."""
+    assert check_table("operator", PARTS["operator"], {"mask": nothing}) == {"mask": None}
+
+
 WRONG_TABLES = {
     "[operator] keep is '0.5', but it must be a number": {"keep": "0.5"},
     "[operator] keep is True, but it must be a number": {"keep": True},

@@ -314,6 +314,8 @@ SPREADS = [
     (None, "geometric", 40, 0.0105),
     (2, "geometric", 40, 0.0045),
     (2, "karras", 40, 0.012),  # with 2M's own weight 0.041
+    (3, "karras", 40, 0.083),
+    (None, "karras", 40, 0.012),  # as of order 2: the steps grow
     (None, "geometric", 15, 0.058),  # as of order 2: the steps are long
 ]
 

@@ -48,9 +48,9 @@ def test_walks_of_one_motion_end_near_each_other(sde):
 
 def test_a_method_that_is_too_narrow_is_seen():
     """Ancestral sampling in 20 steps: 20 % too narrow; the default is right."""
-    posterior, motion = posed(VE())
-    many, right = (steps.spreads(steps.drawn(walk, posterior, motion))[0] for walk in WALKS[:2])
-    narrow = steps.spreads(steps.drawn(PC(Ancestral(), steps=20), posterior, motion))[0]
+    posterior, walks = Posterior(gaussian_prior(8)), [*WALKS[:2], PC(Ancestral(), steps=20)]
+    motion = steps.Motion([steps.clock(walk, posterior) for walk in walks], posterior.shape, 0)
+    many, right, narrow = (steps.spreads(steps.drawn(walk, posterior, motion))[0] for walk in walks)
     assert right / many == pytest.approx(1, abs=0.03)
     assert narrow / many == pytest.approx(0.8, abs=0.05)
 

@@ -3,9 +3,9 @@
     x_0 ~ prior,    y = A x_0 + sigma_y n,    samples = solve(y)
 
 A prior that can draw itself (a method sample(n, seed), as exact priors have) does so; of a learned one the
-default sampler draws without a likelihood, in 200 steps, so that next to nothing of its error is in a truth,
-and with VE whatever the solver's SDE, so that all solvers are given the same problems. Problem k depends on
-the seed and k alone.
+default sampler draws without a likelihood, truths in 200 steps, so that next to nothing of its error is in
+them, and with VE whatever the solver's SDE, so that all solvers are given the same problems. Problem k
+depends on the seed and k alone.
 """
 
 import math
@@ -68,7 +68,8 @@ class Simulator:
             drawn: Tensor = exact(1, seed_of("calibration", purpose, self.seed, k))[0]
             return drawn
         free = Posterior(self.prior, None, shape=self.shape)
-        return PC(steps=_STEPS)(free, 1, seed_of("calibration", purpose, self.seed), k)[0]
+        walk = PC(steps=_STEPS) if purpose == "truth" else PC()
+        return walk(free, 1, seed_of("calibration", purpose, self.seed), k)[0]
 
     @torch.no_grad()
     def measure(self, k: int, truth: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class PC(Walker):
         wrong = self.predictor.refuses_uniform and not posterior.sde.uniform_is_geometric
         if self.grid == "uniform" and wrong:
             raise Refused(
-                f"{type(self.predictor).__name__} on a grid uniform in t is up to 43 % too wide with "
+                f"{type(self.predictor).__name__} on a grid uniform in t is up to 60 % too wide with "
                 f"{type(posterior.sde).__name__}: take grid geometric."
             )
         return grid_times(self.grid, posterior.sde, *posterior.span(_BEYOND), self.steps)

@@ -36,7 +36,7 @@ __all__ = [
     "ReverseDiffusion",
 ]
 
-_SHORT = 0.45  # longest step in log(lambda) that is of order three
+_SHORT, _EVEN = 0.45, 0.02  # longest step in log(lambda) of order three, and by how much steps may differ
 
 
 @dataclass(frozen=True)
@@ -175,30 +175,39 @@ class Heun(Predictor):
 class DPMpp(Predictor):
     """Integrate in log(lambda) with D extrapolated from the last steps: DPM-Solver++(2M) and (3M).
 
-    One network call a step; by default 3M in steps of at most 0.45 in log(lambda), 2M in longer ones. With h
-    the step's length and e = 1 + eta: x decays by exp(-e h) towards D, D's first difference D1 is added with
-    weight (1 - exp(-e h)) / 2 (2M) or, with the second difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde
-    (eta = 1) adds the noise of the reverse SDE at each step, ode (eta = 0) none. Lu et al. 2022
-    (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in k-diffusion, save for the weight of D1 in the
-    SDE form of 2M.
+    One network call a step. With h the step's length in log(lambda) and e = 1 + eta: x decays by exp(-e h)
+    towards D, D's first difference D1 is added with weight (1 - exp(-e h)) / 2 (2M) or, with the second
+    difference D2, as phi_2 D1 - phi_3 D2 (3M). kind sde (eta = 1) adds the noise of the reverse SDE at each
+    step, ode (eta = 0) none. Lu et al. 2022 (arXiv:2211.01095), section 4.2; the SDE and 3M forms as in
+    k-diffusion, save for the weight of D1 in the SDE form of 2M.
 
     Along the reverse SDE D is a martingale: nothing is to be extrapolated, and D1, which is noise of the last
     step, is there to make up for Cov[x_0 | x_t], which a step from D alone leaves out. Any weight h + O(h^2)
-    is of order two. On Gaussians (1 - exp(-2 h)) / 2 makes up for too much; with (1 - exp(-8 h / 3)) 3/8, the
-    weight of 2M here, samples have their sd to 0.4 % in 40 steps from 50 to 0.002, by 3M to 1 %. A network's
-    covariance changes faster with the noise: on photographs 2M leaves samples 5 to 15 % too narrow in 40
-    steps, 3M is within 4 % (`benchmarks/steps.py`).
+    is of order two. On Gaussians (1 - exp(-2 h)) / 2 makes up for too much, and 2M here has (1 - exp(-8 h /
+    3)) 3/8. How far 40 steps then leave the sd of samples from the right one, at worst over Gaussians of sd
+    0.01 to 3, and for a network on photographs (`benchmarks/steps.py`):
+
+        grid         order   VE        VP        photographs
+        geometric    2       -0.4 %    -0.5 %    -13 to -5 %
+        geometric    3        1.0 %     1.4 %     -1 to  4 %
+        karras       2        1.1 %    -2.4 %    -12 to -1 %
+        karras       3        8.2 %    14   %      2 to  9 %
+
+    A network's covariance changes faster with the noise than a Gaussian's. So 3M is taken by default in short
+    steps of one length (at most 0.45), 2M in longer ones and where lengths change.
     """
 
     kind: Annotated[Literal["sde", "ode"], "whether each step adds noise (sde) or none (ode)"] = "sde"
-    order: Annotated[int | None, "2 or 3; by default 3 in steps of at most 0.45 in log(lambda)"] = None
+    order: Annotated[
+        int | None, "2 or 3; by default 3 in short steps of one length, 2 elsewhere and in smc"
+    ] = None
     refuses_uniform = True
 
     def __post_init__(self) -> None:
         """Refuse orders that are not there."""
         if self.order not in (None, 2, 3) or self.kind not in ("sde", "ode"):
             raise InputError(
-                f"dpmpp has order 2 or 3 and kind sde or ode, but they are {self.order} and {self.kind!r}."
+                f"dpmpp has order 2, 3 or none, kind sde or ode, but they are {self.order} and {self.kind!r}."
             )
 
     def step(
@@ -211,7 +220,7 @@ class DPMpp(Predictor):
         memory = Memory(posterior.mean(x, t), h, memory)
         alpha_s, alpha_t = float(sde.alpha(s)), float(sde.alpha(t))
         keep = math.exp(-(1 + eta) * h)
-        ahead = self._ahead(memory, (1 + eta) * h, 3 if h <= _SHORT else 2)
+        ahead = self._ahead(memory, (1 + eta) * h, _order(memory))
         x = alpha_s * (keep / alpha_t * x + (1 - keep) * memory.mean + ahead)
         if eta:
             x = x + float(sde.sigma(s)) * math.sqrt(-math.expm1(-2 * h)) * noise()
@@ -245,6 +254,12 @@ class DPMpp(Predictor):
         phi_3 = phi_2 / eh - 0.5
         second = (d0 - d1) / (r0 + r1)
         return phi_2 * (d0 + r0 * second) - phi_3 * second
+
+
+def _order(now: Memory) -> int:
+    """Three in short steps of one length, two in others."""
+    even = now.last is not None and abs(now.last.length / now.length - 1) < _EVEN
+    return 3 if even and now.length <= _SHORT else 2
 
 
 def _bridge(sde: SDE, x: Tensor, t: Tensor, s: Tensor, mean: Tensor) -> tuple[Tensor, float]:
