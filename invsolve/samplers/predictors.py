@@ -188,10 +188,10 @@ class DPMpp(Predictor):
     0.01 to 3, and for a network on photographs (`benchmarks/steps.py`):
 
         grid         order   VE        VP        photographs
-        geometric    2       -0.4 %    -0.5 %    -13 to -5 %
-        geometric    3        1.0 %     1.4 %     -1 to  4 %
-        karras       2        1.1 %    -2.4 %    -12 to -1 %
-        karras       3        8.2 %    14   %      2 to  9 %
+        geometric    2       -0.4 %    -0.5 %    -11 to -3 %
+        geometric    3        1.0 %     1.4 %     -1 to  1 %
+        karras       2        1.1 %    -2.4 %    -11 to -1 %
+        karras       3        8.2 %    14   %      2 to  6 %
 
     A network's covariance changes faster with the noise than a Gaussian's. So 3M is taken by default in short
     steps of one length (at most 0.45), 2M in longer ones and where lengths change.
