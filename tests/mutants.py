@@ -482,6 +482,13 @@ MUTANTS = [
         "tests/test_training_group.py -k mean_of_theirs",
     ),
     Mutant(
+        "learning: a group that lives on in the defaults of functions",
+        "training/group.py",
+        '    import_module("torch.distributed.nn.functional")\n',
+        "",
+        "tests/test_training_group.py -k outlives",
+    ),
+    Mutant(
         "learning: weights moved by a gradient that is no number",
         "training/loop.py",
         "if not math.isfinite(length):",

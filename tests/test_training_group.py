@@ -1,6 +1,7 @@
 """Several processes of one training, ours or torchrun's: one loss curve, and one message when they fail."""
 
 import dataclasses
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,25 @@ widths = [8, 8]
 blocks = 1
 """
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+LEAVES = """
+import sys
+from pathlib import Path
+from invsolve.training import group
+
+def threads():
+    return [t.read_text().strip() for t in Path("/proc/self/task").glob("*/comm")]
+
+def work():
+    import torch
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+    assert "torch.distributed.nn.functional" in sys.modules, "which torch's optimizers no longer import"
+    assert "gloo_tcp_loop" in threads()
+
+group.start(work, (), 1)
+print([name for name in threads() if "gloo" in name])
+"""
 
 
 @pytest.fixture
@@ -116,6 +136,14 @@ def test_a_lost_peer_is_an_interruption(monkeypatch):
     with pytest.raises(Interrupted, match="goes on from the last checkpoint") as caught:
         group.average(torch.zeros(2))
     assert caught.value.exit_code == 130
+
+
+def test_no_thread_of_the_group_outlives_it():
+    """One that did took the interpreter's lock while the process ended, which aborts it."""
+    alone = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    command = [sys.executable, "-c", LEAVES]
+    ran = subprocess.run(command, env=os.environ | alone, capture_output=True, text=True)
+    assert (ran.returncode, ran.stdout, ran.stderr[-500:]) == (0, "[]\n", "")
 
 
 def test_the_gradient_of_two_processes_is_the_mean_of_theirs(place, monkeypatch):

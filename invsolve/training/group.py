@@ -17,6 +17,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from multiprocessing import parent_process
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -58,7 +59,7 @@ def start(work: Callable[..., None], arguments: tuple[object, ...], processes: i
     work is a function of a module, so that a new process finds it.
     """
     if started_by_others():
-        dist.init_process_group("gloo")
+        _meet()
         _together(work, arguments)
     elif processes == 1:
         work(*arguments)
@@ -107,13 +108,23 @@ def _join(
     assert parent is not None, "spawn starts this"
     threading.Thread(target=lambda: (wait([parent.sentinel]), os._exit(1)), daemon=True).start()
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # all processes are on this machine
-    dist.init_process_group("gloo", init_method=f"file://{meeting}/meeting", rank=number, world_size=n)
+    _meet(init_method=f"file://{meeting}/meeting", rank=number, world_size=n)
     try:
         _together(work, arguments)
     except InvsolveError as error:
         said = {"kind": type(error).__name__, "message": str(error)}
         (Path(meeting) / f"{number}.json").write_text(json.dumps(said))
         sys.exit(error.exit_code)
+
+
+def _meet(init_method: str | None = None, rank: int = -1, world_size: int = -1) -> None:
+    """Form the group, which ends where it is left: gloo's threads abort a process that ends before them.
+
+    torch.distributed.nn.functional, which torch's optimizers import, keeps the group of that moment as a
+    default of its functions, and with it the threads; imported before, it keeps none.
+    """
+    import_module("torch.distributed.nn.functional")
+    dist.init_process_group("gloo", init_method=init_method, rank=rank, world_size=world_size)
 
 
 def _together(work: Callable[..., None], arguments: tuple[object, ...]) -> None:
