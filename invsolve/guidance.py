@@ -36,16 +36,12 @@ __all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "
 class Guidance(ABC):
     """An approximation of grad log p(y | x_t)."""
 
-    needs_graph = True  # whether it takes derivatives of the prior, at any noise level
+    needs_graph = True  # whether it takes derivatives of the prior
     projects = False  # whether it also replaces part of x_t
 
     @abstractmethod
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return grad log p(y | x_t) at each row: (B, *event)."""
-
-    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
-        """Whether it takes derivatives of the prior at these noise levels (B,)."""
-        return self.needs_graph
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log p(y | x_t) of each row, (B,), nats, where the method has one."""
@@ -128,7 +124,7 @@ def _nearly_inverse(at: Denoised, linear: LinearLikelihood, variance: Tensor) ->
     power, surrogate = getattr(linear.operator, "power", None), at.prior.surrogate
     if power is None or surrogate is None or variance.numel() > 1 or not at.beyond.all():
         return lambda r: r
-    return lambda r: surrogate.divide(r, at.level, power, variance)
+    return lambda r: surrogate.divide(r, at.level, at.amplitude, power, variance)
 
 
 _FORGIVEN = 60.0  # tolerances a unit of noise level: at the default a relative residual of 0.6 lambda
@@ -167,10 +163,6 @@ class MomentMatching(Guidance):
                 f"cg_steps must be >= 1, but it is {self.cg_steps}; "
                 f"or tolerance must be in [0, 1), but it is {self.tolerance}."
             )
-
-    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
-        """Unless the prior has a surrogate at each level; one right at its edge keeps the graph."""
-        return not bool(prior.beyond(level * (1 - 1e-12)).all())
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (A C A^T + V)^-1 (y - A D) of the mean."""

@@ -23,7 +23,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from invsolve.linalg import expand
+from invsolve.linalg import dot, expand
 from invsolve.sde import SDE, Time
 
 __all__ = ["Denoised", "EnergyPrior", "Prior", "Surrogate"]
@@ -32,14 +32,23 @@ Shape = tuple[int | None, ...]
 
 
 class Surrogate(Protocol):
-    """A covariance that stands in for sigma^2/alpha times the Jacobian at noise levels beyond `above`."""
+    """A covariance that stands in for sigma^2/alpha times the Jacobian at noise levels lambda beyond `above`.
+
+    It has a size that is fitted to the Jacobian's trace: an amplitude (B,).
+    """
 
     above: float
 
-    def covariance(self, v: Tensor, level: Tensor) -> Tensor:
+    def probe(self, shape: tuple[int, ...]) -> Tensor:
+        """Return a signal z (*event) by which z^T J z estimates the trace of J."""
+
+    def amplitude(self, variance: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
+        """Amplitude at which an entry of x_0 | x_t, of H x W pixels, has this variance (B,) in the mean."""
+
+    def covariance(self, v: Tensor, level: Tensor, amplitude: Tensor) -> Tensor:
         """Apply Cov[x_0 | x_t] to v (B, *event) at noise levels lambda (B,)."""
 
-    def divide(self, v: Tensor, level: Tensor, power: Tensor, variance: Tensor) -> Tensor:
+    def divide(self, v: Tensor, level: Tensor, amplitude: Tensor, power: Tensor, variance: Tensor) -> Tensor:
         """Apply (K C K^T + variance)^-1, K a convolution of spectrum power = |k^|^2 (H, W // 2 + 1), of whose
         pixels v has every n-th, n = H / height of v."""
 
@@ -191,12 +200,22 @@ class Denoised:
         """Apply Cov[x_0 | x_t] to v: sigma^2/alpha times the Jacobian, or the prior's surrogate beyond its
         level."""
         surrogate, beyond = self.prior.surrogate, self.beyond
-        if surrogate is not None and beyond.all():
-            return surrogate.covariance(v, self.level)
-        own = expand(self.sigma**2 / self.alpha, v) * self.vjp(v)
         if surrogate is None or not beyond.any():
-            return own
-        return torch.where(expand(beyond, v).bool(), surrogate.covariance(v, self.level), own)
+            return self._own(v)
+        instead = surrogate.covariance(v, self.level, self.amplitude)
+        return instead if beyond.all() else torch.where(expand(beyond, v).bool(), instead, self._own(v))
+
+    def _own(self, v: Tensor) -> Tensor:
+        return expand(self.sigma**2 / self.alpha, v) * self.vjp(v)
+
+    @cached_property
+    def amplitude(self) -> Tensor:
+        """Size of the surrogate for each row, by the trace of its own covariance: (B,), one product."""
+        assert self.prior.surrogate is not None, "asked of a prior that has a surrogate"
+        probe = self.prior.surrogate.probe(tuple(self.x.shape[1:])).to(self.x).expand_as(self.x)
+        variance = dot(probe, self._own(probe)) / probe[0].numel()
+        size = (self.x.shape[-2], self.x.shape[-1])
+        return self.prior.surrogate.amplitude(variance.double().cpu(), self.level, size)
 
     @cached_property
     def beyond(self) -> Tensor:

@@ -99,8 +99,8 @@ MUTANTS = [
     Mutant(
         "a lost alpha in the covariance",
         "prior.py",
-        "own = expand(self.sigma**2 / self.alpha, v)",
-        "own = expand(self.sigma**2, v)",
+        "return expand(self.sigma**2 / self.alpha, v)",
+        "return expand(self.sigma**2, v)",
         MATCH,
     ),
     Mutant(
@@ -235,6 +235,20 @@ MUTANTS = [
         "[..., ::n, ::n]).real",
         "[..., : size[0] // n, : size[1] // n]).real",
         "tests/test_stationary.py -k spectrum",
+    ),
+    Mutant(
+        "prior: a surrogate of one size for all pictures",
+        "prior.py",
+        "surrogate.covariance(v, self.level, self.amplitude)",
+        "surrogate.covariance(v, self.level, self.amplitude * 0 + 1)",
+        "tests/test_stationary.py -k its_size",
+    ),
+    Mutant(
+        "prior: a trace that counts half of the frequencies",
+        "priors/stationary.py",
+        "twice = torch.full(power.shape[-1:], 2.0",
+        "twice = torch.full(power.shape[-1:], 1.0",
+        "tests/test_stationary.py -k its_size",
     ),
     Mutant(
         "CG returns its last iterate",

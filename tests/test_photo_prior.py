@@ -49,6 +49,23 @@ def test_guidance_through_the_learned_jacobian_converges(task):
             assert float(after) < 2 * 0.02**2
 
 
+@pytest.mark.parametrize("level", [0.2, 0.4])
+def test_the_trace_of_its_derivative_tells_how_far_each_picture_is_off(level):
+    """Smooth pictures err half as much as rough ones; the size of the covariance follows."""
+    picture = torch.as_tensor(load_image(SAMPLE).pixels)
+    crops = torch.stack([picture[:, 64 * i : 64 * i + 64, 0:64] for i in range(4)])
+    smooth = torch.nn.functional.avg_pool2d(crops, 17, 1, 8, count_include_pad=False)
+    truth = torch.cat([crops, smooth])
+    prior, sde = load_prior("photo"), VE()
+    at = Denoised(prior, sde, truth + level * Noise(3, "", 8, SHAPE)(), sde.time(level), graph=True)
+    error = (at.mean - truth).square().mean((1, 2, 3)).log() / 2
+    white = Noise(4, "", 8, SHAPE)()
+    off = (white * at.covariance(white)).mean((1, 2, 3)).log() / 2 - error
+    assert float(error.std()) > 0.3  # what a covariance of one size would be off by
+    assert float(off.std()) < 0.2
+    assert abs(float(off.mean())) < 0.2
+
+
 @pytest.mark.parametrize("sde", [VE(), VP(), SubVP()], ids=str)
 def test_every_sde_starts_and_ends_where_the_prior_was_trained(sde):
     prior = load_prior("photo")

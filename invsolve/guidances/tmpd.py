@@ -8,7 +8,7 @@ from torch import Tensor
 from invsolve.guidance import Guidance, linear_of
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import dot, expand
-from invsolve.prior import Denoised, Prior
+from invsolve.prior import Denoised
 from invsolve.twist import diagonal
 
 __all__ = ["TMPD"]
@@ -31,10 +31,6 @@ class TMPD(Guidance):
     cut at the minimum, along its own direction, of the quadratic that moment matching minimises. Where no
     entry is negative that never shortens the published term.
     """
-
-    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
-        """Unless the prior has a surrogate covariance at each level."""
-        return not bool(prior.beyond(level * (1 - 1e-12)).all())
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (y - A D) / (V + A C A^T 1) of the mean."""

@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 from invsolve.errors import InputError
-from invsolve.guidance import MomentMatching
 from invsolve.linalg import dot, expand
 from invsolve.posterior import Posterior
 from invsolve.prior import Denoised
@@ -122,8 +121,7 @@ class DAPS(Annealed):
 def _matched(posterior: Posterior, x: Tensor, t: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of x_0 | x_t and its mean variance, at least 0: less comes of errors of a learned derivative."""
     prior, level = posterior.prior, posterior.sde.ratio(t)
-    graph = MomentMatching().needs_graph_at(prior, level)
-    at = Denoised(prior, posterior.sde, x, t, graph=graph, calls=posterior.calls)
+    at = Denoised(prior, posterior.sde, x, t, graph=True, calls=posterior.calls)
     finite(at.mean, "the prior's mean", float(level))
     r2 = dot(sign, at.covariance(sign)) / sign[0].numel()
     return at.mean, finite(r2, "the denoiser's derivative", float(level)).clamp_min(0)
