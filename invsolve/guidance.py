@@ -36,12 +36,16 @@ __all__ = ["DPS", "ClassifierGuidance", "Exact", "Guidance", "MomentMatching", "
 class Guidance(ABC):
     """An approximation of grad log p(y | x_t)."""
 
-    needs_graph = True  # whether it takes derivatives of the prior
+    needs_graph = True  # whether it takes derivatives of the prior, at any noise level
     projects = False  # whether it also replaces part of x_t
 
     @abstractmethod
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return grad log p(y | x_t) at each row: (B, *event)."""
+
+    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
+        """Whether it takes derivatives of the prior at these noise levels (B,)."""
+        return self.needs_graph
 
     def log_twist(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return log p(y | x_t) of each row, (B,), nats, where the method has one."""
@@ -133,7 +137,8 @@ _FORGIVEN = 60.0  # tolerances a unit of noise level: at the default a relative 
 @dataclass(frozen=True)
 class MomentMatching(Guidance):
     """Match mean and covariance of x_0 | x_t: C = Cov[x_0 | x_t], applied inside conjugate gradients (Rozet
-    et al. 2024). Needs A^T and derivatives of the prior: up to cg_steps vector-Jacobian products a call.
+    et al. 2024). Needs A^T and derivatives of the prior: up to cg_steps vector-Jacobian products a call, one
+    where a surrogate stands in for the Jacobian.
 
     Exact for Gaussian priors. Rozet et al. 2024 (arXiv:2405.13712), Boys et al. 2023 (arXiv:2310.06721). The
     solve is robust to a learned Jacobian, which is neither symmetric nor positive: linalg.robust_cg.
@@ -163,6 +168,10 @@ class MomentMatching(Guidance):
                 f"cg_steps must be >= 1, but it is {self.cg_steps}; "
                 f"or tolerance must be in [0, 1), but it is {self.tolerance}."
             )
+
+    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
+        """Unless the prior's surrogate stands in for its derivative, as large as ever, at each level."""
+        return prior.differentiated(level)
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (A C A^T + V)^-1 (y - A D) of the mean."""

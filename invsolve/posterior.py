@@ -74,7 +74,7 @@ class Posterior:
 
     def at(self, x: Tensor, t: Time) -> Denoised:
         """Evaluate the prior at (x_t, t): the one network call."""
-        graph = self.likelihood is not None and self.guidance.needs_graph
+        graph = self.likelihood is not None and self.guidance.needs_graph_at(self.prior, self.sde.ratio(t))
         at = Denoised(self.prior, self.sde, x, t, graph=graph, calls=self.calls)
         return _finite(at, at.mean, "the prior's mean")
 

@@ -34,10 +34,11 @@ Shape = tuple[int | None, ...]
 class Surrogate(Protocol):
     """A covariance that stands in for sigma^2/alpha times the Jacobian at noise levels lambda beyond `above`.
 
-    It has a size that is fitted to the Jacobian's trace: an amplitude (B,).
+    It has a size, an amplitude (B,): up to the level `fitted` that of the Jacobian's trace, beyond it 1.
     """
 
     above: float
+    fitted: float
 
     def probe(self, shape: tuple[int, ...]) -> Tensor:
         """Return a signal z (*event) by which z^T J z estimates the trace of J."""
@@ -105,6 +106,13 @@ class Prior(nn.Module, ABC):
     def beyond(self, level: Tensor) -> Tensor:
         """Rows whose noise level is beyond the trust in the denoiser's derivative: boolean (B,)."""
         return level > (float("inf") if self.surrogate is None else self.surrogate.above)
+
+    def differentiated(self, level: Tensor) -> bool:
+        """Whether its covariance at these noise levels (B,) takes derivatives of the denoiser."""
+        surrogate = self.surrogate
+        if surrogate is None or not bool(self.beyond(level * (1 - 1e-12)).all()):  # or right at the edge
+            return True
+        return bool((level * (1 - 1e-12) <= surrogate.fitted).any())
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Compute in the prior's own dtype inside this context, also where it would round more to be fast."""
@@ -211,11 +219,13 @@ class Denoised:
     @cached_property
     def amplitude(self) -> Tensor:
         """Size of the surrogate for each row, by the trace of its own covariance: (B,), one product."""
-        assert self.prior.surrogate is not None, "asked of a prior that has a surrogate"
-        probe = self.prior.surrogate.probe(tuple(self.x.shape[1:])).to(self.x).expand_as(self.x)
-        variance = dot(probe, self._own(probe)) / probe[0].numel()
-        size = (self.x.shape[-2], self.x.shape[-1])
-        return self.prior.surrogate.amplitude(variance.double().cpu(), self.level, size)
+        surrogate = self.prior.surrogate
+        assert surrogate is not None, "asked of a prior that has a surrogate"
+        if bool((self.level > surrogate.fitted).all()):
+            return torch.ones_like(self.level)
+        probe = surrogate.probe(tuple(self.x.shape[1:])).to(self.x).expand_as(self.x)
+        variance = dot(probe, self._own(probe)).cpu() / probe[0].numel()
+        return surrogate.amplitude(variance, self.level, (self.x.shape[-2], self.x.shape[-1]))
 
     @cached_property
     def beyond(self) -> Tensor:

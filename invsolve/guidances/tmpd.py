@@ -8,7 +8,7 @@ from torch import Tensor
 from invsolve.guidance import Guidance, linear_of
 from invsolve.likelihood import Likelihood, LinearLikelihood
 from invsolve.linalg import dot, expand
-from invsolve.prior import Denoised
+from invsolve.prior import Denoised, Prior
 from invsolve.twist import diagonal
 
 __all__ = ["TMPD"]
@@ -31,6 +31,10 @@ class TMPD(Guidance):
     cut at the minimum, along its own direction, of the quadratic that moment matching minimises. Where no
     entry is negative that never shortens the published term.
     """
+
+    def needs_graph_at(self, prior: Prior, level: Tensor) -> bool:
+        """Unless the prior's surrogate stands in for its derivative, as large as ever, at each level."""
+        return prior.differentiated(level)
 
     def __call__(self, at: Denoised, likelihood: Likelihood) -> Tensor:
         """Return the score of the shift C A^T (y - A D) / (V + A C A^T 1) of the mean."""

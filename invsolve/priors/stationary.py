@@ -12,7 +12,9 @@ a cycle per pixel. f_0 is set to 1/40, above the measured 1/500: coarser scales 
 the solve is far better conditioned.
 
 The amplitude a is each picture's own: that at which C has the trace of the network's derivative, which tells
-how far a denoised picture is off even where its entries tell nothing. One probe measures it.
+how far a denoised picture is off even where its entries tell nothing (`benchmarks/traces.py`). One probe
+measures it. It tells ever less as the noise grows and nothing beyond lambda = 10, where all pictures look
+alike; beyond FITTED a is 1. The trace depends on a / lambda^2 and lambda^2 alone, so one table serves all.
 """
 
 from functools import lru_cache
@@ -27,7 +29,8 @@ __all__ = ["StationaryCovariance"]
 
 COLOURS = ((0.0946, 0.0752, 0.0630), (0.0752, 0.0824, 0.0790), (0.0630, 0.0790, 0.0906))
 SCALE, CORNER, FALL = 0.00258, 0.025, 1.25
-AMPLITUDES = np.logspace(-4, 3, 281)
+FITTED = 2.0  # noise level up to which the amplitude is the picture's own
+LEAST, MOST = 1e-4, 1e3  # amplitudes
 FINEST = 128  # frequencies a side that a trace is summed over: of more pixels, an integral
 
 
@@ -40,26 +43,25 @@ def _spectrum(height: int, width: int) -> Tensor:
     return power
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=2)
 def _flat(shape: tuple[int, ...]) -> Tensor:
     """A field of random phases and of modulus 1 at every frequency, (C, H, W)."""
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     field: Tensor = torch.fft.irfft2(torch.fft.rfft2(noise).sgn(), s=shape[-2:], norm="ortho")
     return field
 
 
-@lru_cache(maxsize=256)
-def _log_variances(variances: tuple[float, ...], level: float, height: int, width: int) -> Tensor:
-    """Log of the mean variance of an entry of x_0 | x_t at each of AMPLITUDES."""
-    power, means = _spectrum(height, width), []
+@lru_cache(maxsize=4)
+def _shares(variances: tuple[float, ...], height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Log of a / lambda^2, and of the mean variance of an entry of x_0 | x_t in units of lambda^2."""
+    power = _spectrum(height, width) * torch.tensor(variances, dtype=torch.float64)[:, None, None]
     twice = torch.full(power.shape[-1:], 2.0, dtype=torch.float64)  # for the half that is not kept
     twice[0] = 1.0
     if width % 2 == 0:
         twice[-1] = 1.0
-    for amplitude in AMPLITUDES:
-        clean = amplitude * power * torch.tensor(variances, dtype=torch.float64)[:, None, None]
-        means.append((clean / (clean / level**2 + 1) * twice).sum() / (len(variances) * height * width))
-    return torch.stack(means).log()
+    logs = np.linspace(np.log(1e-6), np.log(1e7), 1600)
+    shares = [(b * power / (b * power + 1) * twice).sum() / (height * width) for b in np.exp(logs)]
+    return logs, (torch.stack(shares) / len(variances)).log().numpy()
 
 
 class StationaryCovariance:
@@ -67,6 +69,8 @@ class StationaryCovariance:
 
     level (B,) are noise levels lambda, amplitude (B,) the a of each row.
     """
+
+    fitted = FITTED
 
     def __init__(self, above: float, channels: int = 3) -> None:
         """Diagonalise the colours; a grey image is their mean."""
@@ -78,17 +82,16 @@ class StationaryCovariance:
 
     def probe(self, shape: tuple[int, ...]) -> Tensor:
         """Field z (C, H, W) of unit power whose z^T C z is the trace of C, exact for a C of this kind."""
-        field: Tensor = self.axes @ _flat(shape).flatten(1)
+        field: Tensor = self.axes.float() @ _flat(shape).flatten(1)
         return field.reshape(shape)
 
     def amplitude(self, variance: Tensor, level: Tensor, size: tuple[int, int]) -> Tensor:
-        """Amplitude at which an entry of x_0 | x_t has this variance (B,) in the mean, within AMPLITUDES."""
+        """Amplitude at which an entry of x_0 | x_t has this variance (B,) in the mean; 1 beyond `fitted`."""
         height, width = (min(side, FINEST) for side in size)
-        variances, logs = tuple(self.variances.tolist()), np.log(AMPLITUDES)
-        asked = variance.clamp_min(torch.finfo(torch.float64).tiny).log().tolist()
-        tables = [_log_variances(variances, at, height, width).numpy() for at in level.tolist()]
-        found = [np.interp(one, table, logs) for one, table in zip(asked, tables, strict=True)]
-        return torch.as_tensor(np.exp(found))
+        logs, shares = _shares(tuple(self.variances.tolist()), height, width)
+        asked = (variance.double() / level**2).clamp_min(torch.finfo(torch.float64).tiny)
+        found = torch.as_tensor(np.interp(asked.log().numpy(), shares, logs)).exp() * level**2
+        return torch.where(level > self.fitted, 1.0, found.clamp(LEAST, MOST))
 
     def covariance(self, v: Tensor, level: Tensor, amplitude: Tensor) -> Tensor:
         """Apply C to v (B, C, H, W), in the dtype of v."""

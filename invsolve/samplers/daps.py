@@ -121,7 +121,8 @@ class DAPS(Annealed):
 def _matched(posterior: Posterior, x: Tensor, t: Tensor, sign: Tensor) -> tuple[Tensor, Tensor]:
     """Mean of x_0 | x_t and its mean variance, at least 0: less comes of errors of a learned derivative."""
     prior, level = posterior.prior, posterior.sde.ratio(t)
-    at = Denoised(prior, posterior.sde, x, t, graph=True, calls=posterior.calls)
+    graph = prior.differentiated(level.reshape(1))
+    at = Denoised(prior, posterior.sde, x, t, graph=graph, calls=posterior.calls)
     finite(at.mean, "the prior's mean", float(level))
     r2 = dot(sign, at.covariance(sign)) / sign[0].numel()
     return at.mean, finite(r2, "the denoiser's derivative", float(level)).clamp_min(0)

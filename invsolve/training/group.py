@@ -129,10 +129,12 @@ def _meet(init_method: str | None = None, rank: int = -1, world_size: int = -1) 
 
 def _together(work: Callable[..., None], arguments: tuple[object, ...]) -> None:
     """Work as one of a group and leave it together: gloo aborts a process whose peer is gone."""
-    work(*arguments)
-    with _among_peers():
-        dist.barrier()
-    dist.destroy_process_group()
+    try:
+        work(*arguments)
+        with _among_peers():
+            dist.barrier()
+    finally:
+        dist.destroy_process_group()
 
 
 def _failure(meeting: Path, ended: ProcessExitedException) -> InvsolveError:
