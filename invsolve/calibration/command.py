@@ -14,6 +14,7 @@ from invsolve.calibration.plot import plot
 from invsolve.calibration.report import Calibration, conclude
 from invsolve.calibration.simulate import Experiment, Outcome, Simulator, Truths, photos
 from invsolve.calibration.study import check_sampler
+from invsolve.device import choose_device
 from invsolve.files import writable, write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.likelihood import Gaussian
@@ -22,7 +23,6 @@ from invsolve.result import Result
 from invsolve.run import parts
 from invsolve.run.foreign import check_foreign
 from invsolve.run.measure import check_sigma_y
-from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 from invsolve.run.unconditional import event_shape

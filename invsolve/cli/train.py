@@ -22,6 +22,9 @@ def train_command(
     ] = None,
     validation: Annotated[Path | None, typer.Option(help="folder of other images, to measure on")] = None,
     processes: Annotated[int, typer.Option(help="single-thread processes that share the work", min=1)] = 1,
+    device: Annotated[
+        str, typer.Option(help="auto, cpu, cuda or cuda:i; several processes go round the GPUs")
+    ] = "auto",
     start: Annotated[
         Path | None,
         typer.Option(help="weight file to begin from, in place of trainings that the config comes after"),
@@ -47,6 +50,7 @@ def train_command(
         earlier=earlier,
         validation=validation,
         processes=processes,
+        device=device,
         start=start,
         images=images,
         seconds=seconds,

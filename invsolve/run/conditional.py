@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from invsolve.arrays import Floats
+from invsolve.device import choose_device
 from invsolve.errors import InputError
 from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
@@ -29,7 +30,6 @@ from invsolve.run.events import Done, Tick
 from invsolve.run.executor import one_thread
 from invsolve.run.outputs import joined, record_of
 from invsolve.run.pictures import are_images, save_moments, save_samples, save_sheet
-from invsolve.run.prepare import choose_device
 from invsolve.run.record import files_of, hashes
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables, flat, to_toml

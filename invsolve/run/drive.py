@@ -116,7 +116,7 @@ class _Work:
             write_whole(self.outcome.out / "run.toml", to_toml(self.tables).encode())
         workers = Workers(self._processes(first))
         try:
-            from invsolve.run.prepare import choose_device  # imports torch, while the workers do
+            from invsolve.device import choose_device  # imports torch, while the workers do
 
             device = choose_device(str(self.tables["run"]["device"]))
             compute = workers if len(workers) and device == "cpu" else here

@@ -20,7 +20,7 @@ from invsolve.run.settings import Tables, flat, to_toml
 from invsolve.run.shards import read_shard
 from invsolve.run.units import Unit, chunk_size, plan
 
-__all__ = ["Case", "choose_device", "prepare"]
+__all__ = ["Case", "prepare"]
 
 
 @dataclass
@@ -112,23 +112,3 @@ def _look(case: Case) -> None:
             os.unlink(unit.shard)
         else:
             case.done.append(unit)
-
-
-def choose_device(name: str) -> str:
-    """Device for auto, cpu, cuda or cuda:i; InputError where it is not there."""
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda:0" if count else "cpu"
-    kind, _, index = name.partition(":")
-    if name == "cpu":
-        return name
-    if kind != "cuda" or not (index or "0").isdigit():
-        raise InputError(f"--device {name} is unknown: auto, cpu, cuda or cuda:0, cuda:1, ...")
-    if int(index or 0) >= count:
-        there = f"it has {count}: cuda:0 to cuda:{count - 1}" if count else "it has none that torch can use"
-        raise InputError(
-            f"--device {name}: this machine has no such GPU ({there}). Take --device cpu or auto."
-        )
-    return f"cuda:{index or 0}"

@@ -10,13 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from invsolve.device import choose_device
 from invsolve.errors import InputError
 from invsolve.files import writable
 from invsolve.posterior import Posterior
 from invsolve.result import Result
 from invsolve.run import parts
 from invsolve.run.pictures import are_images, save_samples, save_sheet
-from invsolve.run.prepare import choose_device
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 

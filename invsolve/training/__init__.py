@@ -19,9 +19,9 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import torch
 from torch import nn
 
+from invsolve.device import choose_device, mixed_precision, share_device
 from invsolve.errors import InputError
 from invsolve.lock import locked
 from invsolve.training import checkpoint, group
@@ -78,6 +78,7 @@ def train(
     earlier: Sequence[TrainingConfig] = (),
     validation: Path | None = None,
     processes: int = 1,
+    device: str = "auto",
     start: Path | None = None,
     images: int | None = None,
     seconds: float | None = None,
@@ -86,7 +87,9 @@ def train(
 
     start is a weight file of the same architecture to begin from, in place of random weights. earlier are
     the configs that this one comes after (invsolve.training.jobs), trained first, each under that budget.
+    device is auto, cpu, cuda or cuda:i; several processes go round the GPUs there are, unless one is named.
     """
+    choose_device(device)
     if processes < 1:
         raise InputError(f"{processes} processes; expected at least one.")
     if processes > 1 and group.started_by_others():
@@ -94,12 +97,12 @@ def train(
     budget = {k: v for k, v in (("images", images), ("seconds", seconds)) if v is not None}
     jobs = chain((*earlier, config), folders, out, validation, start, budget)
     with contextlib.nullcontext() if group.rank() else locked(out):
-        group.start(work, (pending(jobs),), processes)
+        group.start(work, (pending(jobs), device), processes)
 
 
-def resumed(job: Job) -> Run:
+def resumed(job: Job, device: str = "cpu") -> Run:
     """Take up the newest checkpoint of job.out, or start anew."""
-    run, folder = Run(job.config), checkpoint.latest(job.out)
+    run, folder = Run(job.config, device), checkpoint.latest(job.out)
     if folder is None:
         if job.start is not None:
             run.start_from(started(job.start, job.config))
@@ -146,16 +149,16 @@ def save(run: Run, job: Job) -> Path:
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
 
-def work(jobs: Sequence[Job]) -> None:
+def work(jobs: Sequence[Job], device: str = "cpu") -> None:
     """Do the jobs in turn, as one of the processes."""
     for job in jobs:
-        carry_out(job)
+        carry_out(job, share_device(device, group.local_rank()))
         group.agreed(0.0)  # the others wait here until the first process has written the weights
 
 
-def carry_out(job: Job) -> None:
+def carry_out(job: Job, device: str) -> None:
     """Train as one of the processes; the first one also reports, validates and saves."""
-    run, source = resumed(job), load_source(job.folders, job.config)
+    run, source = resumed(job, device), load_source(job.folders, job.config)
     task = KINDS[job.config.kind].task(job.config, source)
     reports = steps(run, task, group.rank(), group.world())
     if group.rank() > 0:
@@ -193,7 +196,7 @@ def validate(run: Run, job: Job, task: Task) -> None:
     """Append the figures of the averaged weights to validation.jsonl, if there are images for it."""
     if job.validation is None and not job.config.hold_out and job.config.data != "phantoms":
         return
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(run.device):
         figures = task.measured(run.averaged(), job.validation)
     rounded = {name: {s: round(v, 4) for s, v in row.items()} for name, row in figures.items()}
     row = {"step": run.step, "images": run.images, "seconds": round(run.seconds), **rounded}

@@ -38,7 +38,7 @@ def save(out: Path, step: int, parts: Tensors, state: dict[str, object]) -> Path
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         for name, tensors in parts.items():
-            save_file({k: v.contiguous() for k, v in tensors.items()}, partial / f"{name}.safetensors")
+            save_file({k: v.contiguous().cpu() for k, v in tensors.items()}, partial / f"{name}.safetensors")
         (partial / "state.json").write_text(json.dumps(state, indent=1))
         for path in [*partial.iterdir(), partial]:
             sync(path)

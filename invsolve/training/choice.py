@@ -67,10 +67,14 @@ def timed(config: TrainingConfig) -> Objective:
     return LAWS[config.objective](end, start)
 
 
+def _noise(x0: Tensor, rng: torch.Generator) -> Tensor:
+    """Standard normal noise, drawn on the CPU: the same on every device."""
+    return torch.randn(x0.shape, generator=rng).to(x0)
+
+
 def _edm(config: TrainingConfig, denoise: Denoise, x0: Tensor, rng: torch.Generator) -> Tensor:
     sigma = draw_sigma(len(x0), config, rng)
-    noise = torch.randn(x0.shape, generator=rng)
-    return denoising_loss(denoise, x0, sigma, noise, config.architecture.sigma_data)
+    return denoising_loss(denoise, x0, sigma, _noise(x0, rng), config.architecture.sigma_data)
 
 
 def _denoising(config: TrainingConfig, denoise: Denoise, x0: Tensor, rng: torch.Generator) -> Tensor:
@@ -78,7 +82,7 @@ def _denoising(config: TrainingConfig, denoise: Denoise, x0: Tensor, rng: torch.
     t, weight = timed(config).draw(len(x0), sde, rng)
     sigma = sde.ratio(t)
     level = expand(sigma, x0)
-    error = (denoise(x0 + level * torch.randn(x0.shape, generator=rng), sigma) - x0) / level
+    error = (denoise(x0 + level * _noise(x0, rng), sigma) - x0) / level
     return 0.5 * (expand(weight, x0) * error.square()).mean()
 
 
@@ -116,8 +120,8 @@ def _implicit(
     def score(x: Tensor) -> Tensor:
         return (denoise(x, sigma) - x) / level**2
 
-    with torch.autocast("cpu", enabled=False):  # a second derivative has no digits to lose
-        j = rows(score, x0 + level * torch.randn(x0.shape, generator=rng))
+    with torch.autocast(x0.device.type, enabled=False):  # a second derivative has no digits to lose
+        j = rows(score, x0 + level * _noise(x0, rng))
         return (sigma.to(j) ** 2 * j).mean() / x0[0].numel()
 
 

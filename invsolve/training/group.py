@@ -31,7 +31,7 @@ from invsolve import errors
 from invsolve.errors import Interrupted, InvsolveError
 from invsolve.heap import keep_freed_memory
 
-__all__ = ["agreed", "average", "rank", "start", "started_by_others", "world"]
+__all__ = ["agreed", "average", "local_rank", "rank", "start", "started_by_others", "world"]
 
 AGAIN = "The same command goes on from the last checkpoint."
 
@@ -46,6 +46,11 @@ def rank() -> int:
     if dist.is_initialized():
         return dist.get_rank()
     return int(os.environ["RANK"]) if started_by_others() else 0
+
+
+def local_rank() -> int:
+    """Number of this process among those of its machine."""
+    return int(os.environ.get("LOCAL_RANK", rank())) if started_by_others() else rank()
 
 
 def world() -> int:
@@ -84,9 +89,10 @@ def agreed(value: float) -> float:
 def average(gradient: Tensor) -> None:
     """Replace each process's vector by their mean."""
     if world() > 1:
+        shared = gradient.cpu()  # gloo's devices
         with _among_peers():
-            dist.all_reduce(gradient)
-        gradient /= world()
+            dist.all_reduce(shared)
+        gradient.copy_(shared / world())
 
 
 @contextmanager

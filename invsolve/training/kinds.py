@@ -69,13 +69,15 @@ class Denoising:
 
     def loss(self, network: nn.Module, step: int, rng: np.random.Generator) -> Tensor:
         """Loss of a batch by that objective (invsolve.training.choice)."""
-        x0 = self.source.batch(self.config, step, rng).contiguous(memory_format=torch.channels_last)
+        x0 = self.source.batch(self.config, step, rng).to(_device(network))
+        x0 = x0.contiguous(memory_format=torch.channels_last)
         return chosen_loss(self.config, network, x0, _generator(rng))
 
     def measured(self, network: nn.Module, folder: Path | None) -> Measured:
         """Denoising PSNR, dB."""
         channels = self.config.architecture.in_channels
         images = centre_crops(folder, 128, 16, channels) if folder else self.source.held_out()[0][:64]
+        images = images.to(_device(network))
         return {"psnr": {str(s): denoising_psnr(network, images, s).mean().item() for s in SIGMAS}}
 
 
@@ -89,19 +91,20 @@ class Classifying:
 
     def loss(self, network: nn.Module, step: int, rng: np.random.Generator) -> Tensor:
         """Cross-entropy of the classes of noisy images, nats, and the misfit of its slopes if asked for."""
-        x0, labels = self.source.draw(self.config.batch, rng)
+        drawn = self.source.draw(self.config.batch, rng)
+        x0, labels = (tensor.to(_device(network)) for tensor in drawn)
         x0, sigma, noise = _noised(self.config, x0, rng)
         x = (x0 + expand(sigma, x0) * noise).requires_grad_(self.prior is not None)
         logits: Tensor = network(x, sigma)
         right = F.log_softmax(logits.float(), 1).gather(1, labels[:, None])[:, 0]
         if self.prior is None:
             return -right.mean()
-        misfit = slope_loss(right, x, sigma, x0, denoised(self.prior, x, sigma))
+        misfit = slope_loss(right, x, sigma, x0, denoised(self.prior.to(x.device), x, sigma))
         return self.config.slopes * misfit - right.mean()
 
     def measured(self, network: nn.Module, folder: Path | None) -> Measured:
         """Share of the held-out images whose class is recognised."""
-        images, labels = self.source.held_out()
+        images, labels = (tensor.to(_device(network)) for tensor in self.source.held_out())
         return {"accuracy": {str(s): accuracy(network, images, labels, s) for s in SIGMAS}}
 
 
@@ -110,7 +113,11 @@ def _noised(config: TrainingConfig, x0: Tensor, draw: np.random.Generator) -> tu
     x0 = x0.contiguous(memory_format=torch.channels_last)
     rng = _generator(draw)
     sigma = draw_sigma(len(x0), config, rng)
-    return x0, sigma, torch.randn(x0.shape, generator=rng)
+    return x0, sigma, torch.randn(x0.shape, generator=rng).to(x0)
+
+
+def _device(network: nn.Module) -> torch.device:
+    return next(network.parameters()).device
 
 
 def _generator(draw: np.random.Generator) -> torch.Generator:

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from invsolve.device import mixed_precision
 from invsolve.errors import Divergence
 from invsolve.training import checkpoint
 from invsolve.training.config import TrainingConfig
@@ -47,9 +48,9 @@ class Report:
 class Run:
     """The state of a training run: the network, its moving average, the optimiser and the counters."""
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: TrainingConfig, device: str = "cpu") -> None:
         """Start from random weights that depend on the seed alone."""
-        self.config = config
+        self.config, self.device = config, torch.device(device)
         self.network = self.build(config.seed)
         self.vector, self.gradient = checkpoint.flat(list(self.network.parameters()))
         self.average = self.vector.clone()
@@ -62,8 +63,8 @@ class Run:
         self.began_with: object = None  # what a card calls the weights it began with; None for random ones
 
     def build(self, seed: int = 0) -> nn.Module:
-        """Make the network that the config describes."""
-        return KINDS[self.config.kind].build(self.config.architecture, seed)
+        """Make the network that the config describes, where it is trained."""
+        return KINDS[self.config.kind].build(self.config.architecture, seed).to(self.device)
 
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """Split a flat vector into tensors under the parameters' names."""
@@ -111,8 +112,9 @@ class Run:
         moments = parts["optimizer"]
         for name, matrix in self.matrices.items():
             if self.muon and f"muon.{name}" in moments:
-                self.muon.state[matrix] = {"momentum_buffer": moments[f"muon.{name}"]}
-        adamw = {k: v[0] if k == "step" else v for k, v in moments.items() if not k.startswith("muon.")}
+                self.muon.state[matrix] = {"momentum_buffer": moments[f"muon.{name}"].to(self.device)}
+        own = {k: v for k, v in moments.items() if not k.startswith("muon.")}
+        adamw = {k: v[0] if k == "step" else v.to(self.device) for k, v in own.items()}
         self.optimizer.state[self.parameter] = adamw
 
 
@@ -143,7 +145,7 @@ def gradient_step(run: Run, task: Task, rank: int) -> float:
     config = run.config
     draw = np.random.default_rng([config.seed, run.step, rank])
     run.gradient.zero_()
-    with torch.autocast("cpu", torch.bfloat16):
+    with mixed_precision(run.device):
         loss = task.loss(run.network, run.step, draw)
     loss.backward()  # type: ignore[no-untyped-call]  # torch ships it unannotated
     average(run.gradient)

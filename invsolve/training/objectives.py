@@ -143,7 +143,7 @@ def denoising_score_matching(
 ) -> Tensor:
     """Monte-Carlo estimate of L from data x0 (B, *event), one t and z a row: ()."""
     t, weight = objective.draw(len(x0), sde, rng)
-    z = torch.randn(x0.shape, generator=rng, dtype=x0.dtype)
+    z = torch.randn(x0.shape, generator=rng, dtype=x0.dtype).to(x0.device)
     x = expand(sde.alpha(t), x0) * x0 + expand(sde.sigma(t), x0) * z
     error = expand(sde.sigma(t), x0) * score(x, t) + z
     return 0.5 * (weight.to(x0) * error.square().flatten(1).sum(1)).mean()

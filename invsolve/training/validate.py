@@ -16,7 +16,7 @@ def denoising_psnr(
 ) -> Tensor:
     """PSNR in dB of each image (n, C, H, W) in [-1, 1] at one noise level of that scale; shape (n,)."""
     rng = torch.Generator().manual_seed(round(1e6 * sigma))
-    noise = torch.randn(images.shape, generator=rng)
+    noise = torch.randn(images.shape, generator=rng).to(images)
     errors = []
     for x0, n in zip(torch.split(images, chunk), torch.split(noise, chunk), strict=True):
         level = torch.full((len(x0),), sigma, dtype=torch.float64)
@@ -37,6 +37,6 @@ def accuracy(
     right = 0
     for x0, label in zip(torch.split(images, chunk), torch.split(labels, chunk), strict=True):
         level = torch.full((len(x0),), sigma, dtype=torch.float64)
-        noisy = x0 + sigma * torch.randn(x0.shape, generator=rng)
+        noisy = x0 + sigma * torch.randn(x0.shape, generator=rng).to(x0)
         right += int((classify(noisy, level).argmax(1) == label).sum())
     return right / len(images)

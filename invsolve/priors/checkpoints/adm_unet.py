@@ -190,7 +190,7 @@ class ADMUNet(nn.Module):
 
     def forward(self, x: Tensor, step: Tensor, label: Tensor | None = None) -> Tensor:
         """x (B, C, H, W), step (B,) real, label (B,) class indices for a class-conditional network."""
-        e = self.time_embed(torch.cat(sinusoids(step, self.layout.channels), 1))
+        e = self.time_embed(torch.cat(sinusoids(step, self.layout.channels), 1).to(x.dtype))
         if label is not None:
             e = e + self.label_emb(label)
         skips = []

@@ -243,7 +243,7 @@ class SongUNet(nn.Module):
         c = self.layout.model_channels * self.layout.channel_mult_noise
         fourier = isinstance(self.map_noise, Frequencies)
         cosines, sines = self.map_noise(label) if fourier else sinusoids(label, c, endpoint=True)
-        e = torch.cat([sines, cosines], 1)
+        e = torch.cat([sines, cosines], 1).to(x.dtype)
         if self.map_label is not None and classes is not None:
             e = e + self.map_label(classes * self.layout.label_dim**0.5)
         e = F.silu(self.map_layer1(F.silu(self.map_layer0(e))))

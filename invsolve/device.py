@@ -1,0 +1,41 @@
+"""Which device computes: the command line's choice, and the GPU of each of several processes."""
+
+import torch
+
+from invsolve.errors import InputError
+
+__all__ = ["choose_device", "mixed_precision", "share_device"]
+
+
+def choose_device(name: str) -> str:
+    """Device for auto, cpu, cuda or cuda:i; InputError where it is not there."""
+    count = _count()
+    if name == "auto":
+        return "cuda:0" if count else "cpu"
+    kind, _, index = name.partition(":")
+    if name == "cpu":
+        return name
+    if kind != "cuda" or not (index or "0").isdigit():
+        raise InputError(f"--device {name} is unknown: auto, cpu, cuda or cuda:0, cuda:1, ...")
+    if int(index or 0) >= count:
+        there = f"it has {count}: cuda:0 to cuda:{count - 1}" if count else "it has none that torch can use"
+        raise InputError(
+            f"--device {name}: this machine has no such GPU ({there}). Take --device cpu or auto."
+        )
+    return f"cuda:{index or 0}"
+
+
+def share_device(name: str, process: int) -> str:
+    """Device of one of this machine's processes: auto and cuda go round the GPUs, cuda:i is for all."""
+    device = choose_device(name)
+    return f"cuda:{process % _count()}" if device != "cpu" and name in ("auto", "cuda") else device
+
+
+def mixed_precision(device: torch.device) -> torch.autocast:
+    """Multiply in bfloat16 inside this context, where the device can: older GPUs only emulate it."""
+    able = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+
+
+def _count() -> int:
+    return torch.cuda.device_count() if torch.cuda.is_available() else 0
