@@ -1,10 +1,12 @@
 """Which device computes: the command line's choice, and the GPU of each of several processes."""
 
+from functools import lru_cache
+
 import torch
 
 from invsolve.errors import InputError
 
-__all__ = ["choose_device", "mixed_precision", "share_device"]
+__all__ = ["bfloat16_pays", "choose_device", "mixed_precision", "share_device"]
 
 
 def choose_device(name: str) -> str:
@@ -31,10 +33,18 @@ def share_device(name: str, process: int) -> str:
     return f"cuda:{process % _count()}" if device != "cpu" and name in ("auto", "cuda") else device
 
 
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """Multiply in bfloat16 inside this context, where the device can: older GPUs only emulate it."""
-    able = device.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.autocast(device.type, torch.bfloat16, enabled=able)
+def mixed_precision(device: torch.device, *, wanted: bool = True) -> torch.autocast:
+    """Multiply in bfloat16 inside this context, if it is wanted and pays."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=wanted and bfloat16_pays(device))
+
+
+@lru_cache
+def bfloat16_pays(device: torch.device) -> bool:
+    """Tell whether the device multiplies in bfloat16; emulated, it is slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and bool(capability and capability())
 
 
 def _count() -> int:

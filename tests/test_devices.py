@@ -333,3 +333,11 @@ def test_a_prior_learns_on_a_gpu(optimizer, monkeypatch):
     torch.testing.assert_close(there, here, rtol=0, atol=1e-4)
     here, there = (moved_twice(config, place).cpu() for place in ("cpu", "cuda"))
     torch.testing.assert_close(there, here, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("emulated", [True, False])
+def test_bfloat16_is_left_to_gpus_that_have_it(emulated, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **how: asked.append(how) or not emulated)
+    assert device.bfloat16_pays.__wrapped__(torch.device("cuda")) is not emulated
+    assert asked == [{"including_emulation": False}]

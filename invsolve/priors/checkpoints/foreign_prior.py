@@ -6,7 +6,6 @@ import json
 from torch import nn
 
 from invsolve.errors import InputError
-from invsolve.prior import Prior
 from invsolve.priors.checkpoints.hints import Hints
 from invsolve.priors.denoiser import DenoiserPrior, GreyPrior
 
@@ -34,7 +33,7 @@ class CheckpointPrior(DenoiserPrior):
             network, channels=shape[0], sigma_min=low, sigma_max=high, data_range=data_range, name=name
         )
         self.shape = shape
-        self.fast, self.precision = False, Prior.precision  # exact in float32 is the promise
+        self.fast = False  # exact in float32 is the promise
         self.metadata = {key: str(value) for key, value in card.items()}
 
     def identified(self, content: str, hints: Hints) -> "CheckpointPrior":
