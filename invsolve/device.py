@@ -6,7 +6,7 @@ import torch
 
 from invsolve.errors import InputError
 
-__all__ = ["bfloat16_pays", "choose_device", "mixed_precision", "share_device"]
+__all__ = ["bfloat16_pays", "choose_device", "keep_float32", "mixed_precision", "share_device"]
 
 
 def choose_device(name: str) -> str:
@@ -25,6 +25,16 @@ def choose_device(name: str) -> str:
             f"--device {name}: this machine has no such GPU ({there}). Take --device cpu or auto."
         )
     return f"cuda:{index or 0}"
+
+
+def keep_float32(device: str) -> None:
+    """Compute the convolutions of float32 in float32 on a GPU, where torch's default keeps 11 of 24 bits.
+
+    Only processes of our own do so, those of the commands; a program that uses the library decides for
+    itself (torch.backends.cudnn.allow_tf32).
+    """
+    if device != "cpu":
+        torch.backends.cudnn.allow_tf32 = False
 
 
 def share_device(name: str, process: int) -> str:

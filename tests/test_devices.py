@@ -285,11 +285,13 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_commands(name, gpu, world):  # noqa: F811
+def test_commands(name, gpu, world, monkeypatch):  # noqa: F811
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
     with far_device():
         code, _, said = invsolve(*COMMANDS[name], "--steps", "3", "--out", "out", "--device", "cuda")
     assert code == 0, said
     assert any((world / "out").iterdir())
+    assert not torch.backends.cudnn.allow_tf32, "float32 would be 11 bits on a GPU"
 
 
 def test_the_command_that_trains(gpu, world):  # noqa: F811

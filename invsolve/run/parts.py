@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from invsolve import choice
+from invsolve.device import keep_float32
 from invsolve.errors import InputError, PluginError
 from invsolve.gamma import parse_gamma
 from invsolve.guidance import Guidance, MomentMatching
@@ -194,6 +195,7 @@ def load_prior(tables: Tables, device: str) -> Prior:
 
 @lru_cache(maxsize=1)
 def _loaded(table: str, device: str) -> Prior:
+    keep_float32(device)
     tables = {"prior": json.loads(table)}
     name = str(tables["prior"]["name"])
     if is_weight_file(name, registry()):
