@@ -32,6 +32,7 @@ from invsolve.samplers.flow import decode, encode
 from invsolve.samplers.pc import PC
 from invsolve.samplers.smc import TwistedSMC
 from invsolve.sde import VE
+from invsolve.testing.plugin import examine, find
 from invsolve.training import kinds, whole
 from invsolve.training.config import OBJECTIVES
 from invsolve.training.loop import Run, gradient_step
@@ -194,6 +195,15 @@ def test_checkpoints_of_other_toolkits(made_by, tmp_path):
         return torch.cat([at.mean.detach(), at.vjp(x.to(place))])
 
     assert_same_on_both(work, 1e-5)
+
+
+@pytest.mark.parametrize("name", ["photo", "digits"])
+def test_the_checks_of_a_prior(name):
+    (part,) = find(f"prior:{name}")
+    with far_device():
+        found = list(examine(part, None, FAR.type))
+    assert found
+    assert all(line.passed for line in found), found
 
 
 @pytest.mark.parametrize("kind", [Classifier, DenoisedClassifier, AveragedClassifier])

@@ -28,24 +28,25 @@ def check_command(
         Path | None,
         typer.Option(help="Folder of clean images that a prior should know: is noise in them removed?"),
     ] = None,
+    device: Annotated[str, typer.Option(help="Where a prior computes: auto, cpu, cuda or cuda:i.")] = "auto",
     timeout: Annotated[float, typer.Option(help="Seconds the checks may take.", min=1)] = 300,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Check that a part does what its kind promises; exit code 7 if it does not."""
     if images is not None and not images.is_dir():
         raise InputError(f"--images must be a folder of images, but {images} is none.")
-    lines = _run(target, timeout, images)
+    lines = _run(target, timeout, images, device)
     passed = bool(lines) and all(line["passed"] for line in lines)
     typer.echo(json.dumps({"passed": passed, "checks": lines}, indent=2) if as_json else _table(lines))
     if not passed:
         raise typer.Exit(_FAILED)
 
 
-def _run(target: str, timeout: float, images: Path | None) -> list[dict[str, object]]:
+def _run(target: str, timeout: float, images: Path | None, device: str) -> list[dict[str, object]]:
     """Run the kit in a child process and read the lines it wrote, however it ended."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines.jsonl"
-        command = [sys.executable, "-m", "invsolve.testing", target, str(path), str(images or "")]
+        command = [sys.executable, "-m", "invsolve.testing", target, str(path), str(images or ""), device]
         try:
             child = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=timeout, check=False)
             ended = _ending(child.returncode)

@@ -60,11 +60,13 @@ def _corrector(factory: Callable[[], Corrector]) -> Iterator[Outcome]:
     yield from outcomes(sampler.CHECKS, sampler.SamplerCase(PC(corrector=factory())))
 
 
-def _prior(factory: Callable[[], Any], folder: Path | None) -> Iterator[Outcome]:
-    """Check a prior, on crops of the images of a folder where one is given."""
-    case = prior.prior_case(factory())
+def _prior(factory: Callable[[], Any], folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]:
+    """Check a prior there, on crops of the images of a folder where one is given."""
+    made = factory()
+    case = prior.prior_case(made.to(device) if hasattr(made, "to") else made)
     if folder is not None:
-        case = prior.PriorCase(case.prior, _crops(folder, tuple(case.prior.shape or ())).to(case.dtype))
+        images = _crops(folder, tuple(case.prior.shape or ())).to(case.device, case.dtype)
+        case = prior.PriorCase(case.prior, images)
     yield from outcomes(prior.CHECKS, case)
 
 
@@ -85,7 +87,7 @@ _CHECKERS: dict[str, Callable[[Callable[..., Any]], Iterator[Outcome]]] = {
     "operator": _operator,
     "likelihood": lambda f: outcomes(likelihood.CHECKS, likelihood.likelihood_case(f)),
     "sde": lambda f: outcomes(sde.CHECKS, f()),
-    "prior": lambda f: _prior(f, None),
+    "prior": _prior,
     "guidance": lambda f: outcomes(guidance.CHECKS, guidance.GuidanceCase(f())),
     "predictor": _predictor,
     "corrector": _corrector,
@@ -94,13 +96,14 @@ _CHECKERS: dict[str, Callable[[Callable[..., Any]], Iterator[Outcome]]] = {
 }
 
 
-def examine(part: Part, images: Path | None = None) -> Iterator[Line]:
+def examine(part: Part, images: Path | None = None, device: str = "cpu") -> Iterator[Line]:
     """Run every check of a part's kind, with the default options; what cannot be built is a failed line.
 
-    images: folder of clean images that a prior should know.
+    images: folder of clean images that a prior should know; device: where a prior computes.
     """
-    label = f"{part.kind} {part.name}"
-    checker = partial(_prior, folder=images) if part.kind == "prior" and images else _CHECKERS[part.kind]
+    label, checker = f"{part.kind} {part.name}", _CHECKERS[part.kind]
+    if part.kind == "prior":
+        checker = partial(_prior, folder=images, device=device)
     try:
         with guarded(label):
             part.describe()

@@ -49,17 +49,25 @@ class PriorCase:
         """Two signals: clean ones where there are any, else smooth noise around the centre."""
         if self.images is not None:
             return self.images[:2]
-        centre = torch.as_tensor(self.prior.centre).cpu()
-        return centre + 0.1 * draw(self.shape, 2, "clean", self.dtype)
+        return torch.as_tensor(self.prior.centre).to(self.device) + 0.1 * self.drawn("clean")
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the prior's samples."""
         return getattr(self.prior, "dtype", torch.float32)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the prior computes."""
+        return getattr(self.prior, "device", torch.device("cpu"))
+
+    def drawn(self, key: str, n: int = 2) -> Tensor:
+        """Standard normal numbers (n, *shape) where the prior computes."""
+        return draw(self.shape, n, key, self.dtype).to(self.device)
+
     def noisy(self, level: float, key: str = "noise") -> tuple[Tensor, Tensor]:
         """Clean signals with noise of a level, and sigma (2,) in float64."""
-        x = self.clean + level * draw(self.shape, 2, key, self.dtype)
+        x = self.clean + level * self.drawn(key)
         return x.to(self.dtype), torch.full((2,), level, dtype=torch.float64)
 
     def levels(self) -> list[float]:
@@ -133,7 +141,7 @@ def is_pure(case: PriorCase) -> str:
 def has_a_derivative(case: PriorCase) -> str:
     """Check the vector-Jacobian product of D against a difference along a random direction."""
     x, sigma = case.noisy(case.middle)
-    direction, v = draw(case.shape, 2, "direction", case.dtype), draw(case.shape, 2, "v", case.dtype)
+    direction, v = case.drawn("direction"), case.drawn("v")
     v = v / v.norm() + direction / direction.norm()  # the product is not near zero
     with torch.enable_grad():
         live = x.clone().requires_grad_(True)
@@ -157,7 +165,7 @@ def removes_noise(case: PriorCase) -> str:
         return "not measured: no clean signals; pass images (invsolve check --images FOLDER)"
     clean, left = case.images, 1.0
     for level in case.levels():
-        x = clean + level * draw(case.shape, len(clean), "noise", case.dtype)
+        x = clean + level * case.drawn("noise", len(clean))
         sigma = torch.full((len(clean),), level, dtype=torch.float64)
         left = float((case.prior.denoise(x, sigma) - clean).norm() / (x - clean).norm())
         demand(
@@ -184,7 +192,8 @@ def prior_case(prior: Any, images: Tensor | None = None) -> PriorCase:  # noqa: 
     built = prior if hasattr(prior, "denoise") and not isinstance(prior, type) else prior()
     if not hasattr(built, "denoise"):
         raise CheckFailed(f"a prior has a method denoise(x, sigma), but a {type(built).__name__} has none.")
-    return PriorCase(built, _known(built) if images is None else images)
+    known = _known(built) if images is None else images
+    return PriorCase(built, known if known is None else known.to(PriorCase(built).device))
 
 
 def _known(prior: Any) -> Tensor | None:  # noqa: ANN401 - see PriorCase
