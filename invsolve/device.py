@@ -9,6 +9,9 @@ from invsolve.errors import InputError
 __all__ = ["bfloat16_pays", "choose_device", "keep_float32", "mixed_precision", "share_device"]
 
 
+_AMPERE = 8  # compute capability of the first GPUs that multiply in bfloat16
+
+
 def choose_device(name: str) -> str:
     """Device for auto, cpu, cuda or cuda:i; InputError where it is not there."""
     count = _count()
@@ -28,13 +31,13 @@ def choose_device(name: str) -> str:
 
 
 def keep_float32(device: str) -> None:
-    """Compute the convolutions of float32 in float32 on a GPU, where torch's default keeps 11 of 24 bits.
+    """Compute float32 in float32 on a GPU, where torch's default keeps 11 of 24 bits in convolutions.
 
     Only processes of our own do so, those of the commands; a program that uses the library decides for
-    itself (torch.backends.cudnn.allow_tf32).
+    itself (torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32).
     """
     if device != "cpu":
-        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def share_device(name: str, process: int) -> str:
@@ -52,7 +55,7 @@ def mixed_precision(device: torch.device, *, wanted: bool = True) -> torch.autoc
 def bfloat16_pays(device: torch.device) -> bool:
     """Tell whether the device multiplies in bfloat16; emulated, it is slower than float32."""
     if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+        return bool(torch.version.hip) or torch.cuda.get_device_properties(device).major >= _AMPERE
     capability = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
     return device.type == "cpu" and bool(capability and capability())
 

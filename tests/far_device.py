@@ -3,7 +3,7 @@
 A far tensor wraps one of the CPU and says that it lies elsewhere. An operation takes far tensors alone, or
 CPU tensors alone; a number (a tensor without axes) goes with both, and an index of the CPU with far values,
 as on a GPU. The arithmetic is the CPU's, so far answers are near ones. It cannot tell whether a GPU's own
-kernels are there or right; that is torch's to test.
+kernels are there or right, which is torch's to test, nor for which device a generator was made.
 
 The device is called lazy, the one name besides cpu that torch's autograd serves without a driver.
 """
@@ -17,7 +17,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 FAR = torch.device("lazy")
 CROSSING = ("aten.copy_.", "aten._to_copy.", "aten._local_scalar_dense.")
-INDEXING = ("aten.index.", "aten.index_put", "aten._index_put", "aten._unsafe_index")
+INDEXING = ("aten.index.", "aten._unsafe_index.")
+PUTTING = ("aten.index_put", "aten._index_put", "aten._unsafe_index_put")
+JOINING = ("aten.cat.", "aten.stack.", "aten.index_select.", "aten.gather.", "aten.scatter")
 
 
 class Far(torch.Tensor):
@@ -79,7 +81,7 @@ def computed(operation, args, kwargs):
     refuse_two_devices(str(operation), tensors, far)
     there = bool(far)
     if kwargs.get("device") is not None:
-        there = torch.device(kwargs["device"]) == FAR
+        there = torch.device(kwargs["device"]).type == FAR.type
         kwargs = kwargs | {"device": torch.device("cpu")}
     answer = operation(*tree_map(near, args), **tree_map(near, kwargs))
 
@@ -93,11 +95,18 @@ def computed(operation, args, kwargs):
 
 
 def refuse_two_devices(name, tensors, far):
+    """Numbers may lie elsewhere, except where they are joined, gathered or written to; indices may."""
     if not far or name.startswith(CROSSING):
         return
-    beside = [tensor for tensor in tensors if not isinstance(tensor, Far) and tensor.ndim > 0]
+    beside = [tensor for tensor in tensors if not isinstance(tensor, Far)]
     if name.startswith(INDEXING):
         beside = [] if isinstance(tensors[0], Far) else tensors[:1]
+    elif name.startswith(PUTTING):  # into the first, at some indices, the last
+        beside = [
+            tensor for tensor in (tensors[0], tensors[-1]) if not isinstance(tensor, Far) and tensor.ndim
+        ]
+    elif not name.startswith(JOINING) and (isinstance(tensors[0], Far) or "_." not in name):
+        beside = [tensor for tensor in beside if tensor.ndim > 0]
     if beside:
         shapes = [(("far" if isinstance(t, Far) else "cpu"), tuple(t.shape)) for t in tensors]
         raise RuntimeError(f"{name} on two devices: {shapes}")
@@ -116,9 +125,10 @@ def far_device():
         known = device_type != FAR.type
         return autocast(device_type, *args, **kwargs) if known else contextlib.nullcontext()
 
+    lifted = torch._C._only_lift_cpu_tensors()
     torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=FAR) by way of the CPU
     try:
         with mock.patch("torch.Generator", Generator), mock.patch("torch.autocast", cast), Everywhere():
             yield FAR
     finally:
-        torch._C._set_only_lift_cpu_tensors(False)
+        torch._C._set_only_lift_cpu_tensors(lifted)

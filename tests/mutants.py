@@ -531,6 +531,27 @@ MUTANTS = [
         "tests/test_devices.py -k test_commands",
     ),
     Mutant(
+        "devices: a training that stays on the CPU",
+        "training/__init__.py",
+        "Run(job.config, device), checkpoint",
+        'Run(job.config, "cpu"), checkpoint',
+        "tests/test_devices.py -k command_that_trains",
+    ),
+    Mutant(
+        "devices: float32 rounded to 11 bits on a GPU",
+        "run/parts.py",
+        "    keep_float32(device)\n",
+        "",
+        "tests/test_devices.py -k test_commands",
+    ),
+    Mutant(
+        "devices: a check of a prior on the CPU",
+        "testing/plugin.py",
+        "made.to(device) if isinstance(made, Prior) else made",
+        "made",
+        "tests/test_devices.py -k checks_of",
+    ),
+    Mutant(
         "devices: every process on the first GPU",
         "device.py",
         "process % _count()",

@@ -87,7 +87,7 @@ def test_a_short_run_fits_the_measurement_and_nears_the_truth(task, least):
     assert psnr(samples.mean(0), truth) > least
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_the_prior_runs_on_a_gpu():
     truth, likelihood = problem("inpaint")
     operator = TASKS["inpaint"]().to("cuda")

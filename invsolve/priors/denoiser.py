@@ -67,15 +67,15 @@ class DenoiserPrior(Prior):
         self.sha256 = ""
 
     @property
-    def precision(self) -> float:  # type: ignore[override]  # of a constant
-        """Relative precision of the answers."""
+    def precision(self) -> float:  # type: ignore[override]  # follows another
+        """Relative error of the arithmetic: that of bfloat16 where it is used."""
         fast = self.fast and self.dtype == torch.float32 and bfloat16_pays(self.device)
         return 2.0**-8 if fast else Prior.precision
 
     def denoise(self, x: Tensor, sigma: Tensor) -> Tensor:
         """Return E[x_0 | x_0 + sigma n = x] for x (B, C, H, W), sigma (B,) in physical units."""
         with mixed_precision(x.device, wanted=self.fast and x.dtype == torch.float32):
-            answer: Tensor = self.network(self.low + self.span * x, self.span * sigma)
+            answer: Tensor = self.network(self.low + self.span * x, self.span * sigma.to(x.device))
         return (answer.to(x.dtype) - self.low) / self.span
 
     def tiled(self, size: int) -> TiledPrior:
@@ -130,6 +130,11 @@ class GreyPrior(Prior):
         level = sigma * self.channels**0.5
         noise = colour_noise(self.channels, x.shape[-2], x.shape[-1]).to(x)
         return self.colour.denoise(x + expand(level, x) * noise, level).mean(1, keepdim=True)
+
+    @property
+    def precision(self) -> float:  # type: ignore[override]  # follows another
+        """Relative error of the colour prior's arithmetic."""
+        return self.colour.precision
 
     def full_precision(self) -> AbstractContextManager[None]:
         """Leave the colour prior's bfloat16 aside inside this context."""

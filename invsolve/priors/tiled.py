@@ -92,10 +92,15 @@ class TiledPrior(Prior):
         self.whole, self.tile = whole, size
         self.name, self.shape, self.halo, self.stride = whole.name, whole.shape, whole.halo, whole.stride
         self.sigma_min, self.sigma_max = whole.sigma_min, whole.sigma_max
-        self.precision, self.surrogate = whole.precision, whole.surrogate
+        self.surrogate = whole.surrogate
         self.metadata: dict[str, str] = getattr(whole, "metadata", {})
         self.sha256 = str(getattr(whole, "sha256", ""))
         self.centre.copy_(whole.centre)
+
+    @property
+    def precision(self) -> float:  # type: ignore[override]  # follows another
+        """Relative error of the whole prior's arithmetic."""
+        return self.whole.precision
 
     @property
     def extent(self) -> float:

@@ -190,12 +190,12 @@ def prior_sha256(tables: Tables, device: str) -> str:
 
 def load_prior(tables: Tables, device: str) -> Prior:
     """Load the prior, once in each process."""
+    keep_float32(device)
     return _loaded(json.dumps(tables["prior"]), device)
 
 
 @lru_cache(maxsize=1)
 def _loaded(table: str, device: str) -> Prior:
-    keep_float32(device)
     tables = {"prior": json.loads(table)}
     name = str(tables["prior"]["name"])
     if is_weight_file(name, registry()):

@@ -20,6 +20,7 @@ from invsolve.file_part import is_file_part
 from invsolve.hookspecs import GROUP, KINDS
 from invsolve.isolation import guarded
 from invsolve.plugins import Part, Registry, load, parts_of
+from invsolve.prior import Prior
 from invsolve.priors.catalogue import is_weights, load_prior
 from invsolve.priors.denoiser import DenoiserPrior
 from invsolve.samplers.correctors import Corrector
@@ -63,7 +64,7 @@ def _corrector(factory: Callable[[], Corrector]) -> Iterator[Outcome]:
 def _prior(factory: Callable[[], Any], folder: Path | None = None, device: str = "cpu") -> Iterator[Outcome]:
     """Check a prior there, on crops of the images of a folder where one is given."""
     made = factory()
-    case = prior.prior_case(made.to(device) if hasattr(made, "to") else made)
+    case = prior.prior_case(made.to(device) if isinstance(made, Prior) else made)
     if folder is not None:
         images = _crops(folder, tuple(case.prior.shape or ())).to(case.device, case.dtype)
         case = prior.PriorCase(case.prior, images)

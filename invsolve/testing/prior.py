@@ -68,7 +68,7 @@ class PriorCase:
     def noisy(self, level: float, key: str = "noise") -> tuple[Tensor, Tensor]:
         """Clean signals with noise of a level, and sigma (2,) in float64."""
         x = self.clean + level * self.drawn(key)
-        return x.to(self.dtype), torch.full((2,), level, dtype=torch.float64)
+        return x.to(self.dtype), torch.full((2,), level, dtype=torch.float64, device=self.device)
 
     def levels(self) -> list[float]:
         """Eight noise levels over the range the prior states, at most 0.002 to 50."""
@@ -125,7 +125,7 @@ def leaves_clean_signals(case: PriorCase) -> str:
 def keeps_rows_apart(case: PriorCase) -> str:
     """Check that a row depends on its own x and its own sigma alone."""
     x, _ = case.noisy(case.middle)
-    sigma = torch.tensor([case.middle, 2 * case.middle], dtype=torch.float64)
+    sigma = torch.tensor([case.middle, 2 * case.middle], dtype=torch.float64, device=case.device)
     both = case.prior.denoise(x, sigma)
     worst = max(apart(case.prior.denoise(x[i : i + 1], sigma[i : i + 1]), both[i : i + 1]) for i in range(2))
     allowed = max(_ROUNDING, case.prior.precision)
@@ -166,7 +166,7 @@ def removes_noise(case: PriorCase) -> str:
     clean, left = case.images, 1.0
     for level in case.levels():
         x = clean + level * case.drawn("noise", len(clean))
-        sigma = torch.full((len(clean),), level, dtype=torch.float64)
+        sigma = torch.full((len(clean),), level, dtype=torch.float64, device=case.device)
         left = float((case.prior.denoise(x, sigma) - clean).norm() / (x - clean).norm())
         demand(
             left < _NO_WORSE, f"at sigma {level:.3g} denoise leaves {left:.3g} of the noise in clean signals."

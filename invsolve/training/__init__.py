@@ -19,9 +19,10 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
-from invsolve.device import choose_device, mixed_precision, share_device
+from invsolve.device import choose_device, keep_float32, mixed_precision, share_device
 from invsolve.errors import InputError
 from invsolve.lock import locked
 from invsolve.training import checkpoint, group
@@ -100,7 +101,7 @@ def train(
         group.start(work, (pending(jobs), device), processes)
 
 
-def resumed(job: Job, device: str = "cpu") -> Run:
+def resumed(job: Job, device: str) -> Run:
     """Take up the newest checkpoint of job.out, or start anew."""
     run, folder = Run(job.config, device), checkpoint.latest(job.out)
     if folder is None:
@@ -149,10 +150,14 @@ def save(run: Run, job: Job) -> Path:
     return checkpoint.save(job.out, run.step, run.parts(), state)
 
 
-def work(jobs: Sequence[Job], device: str = "cpu") -> None:
+def work(jobs: Sequence[Job], device: str) -> None:
     """Do the jobs in turn, as one of the processes."""
+    device = share_device(device, group.local_rank())
+    keep_float32(device)
+    if device.startswith("cuda"):
+        torch.cuda.set_device(device)
     for job in jobs:
-        carry_out(job, share_device(device, group.local_rank()))
+        carry_out(job, device)
         group.agreed(0.0)  # the others wait here until the first process has written the weights
 
 

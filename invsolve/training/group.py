@@ -6,8 +6,9 @@ scheduler that sets RANK, WORLD_SIZE and MASTER_ADDR:
     torchrun --standalone --nproc-per-node 2 -m invsolve train --config photo --data images --out run
 
 Both ways are the same run: process k of n draws from (seed, step, k), and gradients are averaged through
-gloo, so two processes of either kind leave the same loss curve, bit for bit. A process that dies takes the
-others with it, for no step is whole without its share; the same command goes on from the last checkpoint.
+gloo, so two processes of either kind leave the same loss curve, on CPUs bit for bit. A process that dies
+takes the others with it, for no step is whole without its share; the same command goes on from the last
+checkpoint.
 """
 
 import json
@@ -50,7 +51,8 @@ def rank() -> int:
 
 def local_rank() -> int:
     """Number of this process among those of its machine."""
-    return int(os.environ.get("LOCAL_RANK", rank())) if started_by_others() else rank()
+    told = (os.environ[name] for name in ("LOCAL_RANK", "SLURM_LOCALID") if name in os.environ)
+    return int(next(told, rank())) if started_by_others() else rank()
 
 
 def world() -> int:

@@ -1,8 +1,8 @@
 """The training loop: one generator of steps, on one process or several.
 
-Each step draws its crops, noise levels and noise from (seed, step, rank), so a resumed run repeats what a
-killed one lost. Several processes average their gradients, one flat vector, by an all-reduce. On a CPU two
-single-thread processes do nearly twice the work of one, where one process of two threads does not.
+Each step draws its crops, noise levels and noise from (seed, step, rank), so on a CPU a resumed run repeats
+what a killed one lost. Several processes average their gradients, one flat vector, by an all-reduce. On a
+CPU two single-thread processes do nearly twice the work of one, where one process of two threads does not.
 
 With `optimizer = "muon"` the inner convolutions, as matrices (out, in * height * width), take orthogonalised
 steps (Jordan et al. 2024, in torch.optim) of the root mean square that AdamW's would have; AdamW moves the

@@ -30,7 +30,7 @@ CLEAR = 0.3  # noise level, in [-1, 1] units, below which a class is clear
 @torch.no_grad()
 def denoised(prior: Prior, x: Tensor, sigma: Tensor) -> Tensor:
     """E[x_0 | x_t] of images (B, C, H, W) on [-1, 1]; a prior lives on [0, 1]."""
-    return 2 * prior.denoise((x.detach() + 1) / 2, sigma / 2) - 1
+    return 2 * prior.denoise((x.detach() + 1) / 2, sigma.to(x.device) / 2) - 1
 
 
 def slope_loss(log_p: Tensor, x: Tensor, sigma: Tensor, x0: Tensor, mean: Tensor) -> Tensor:
