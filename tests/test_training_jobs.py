@@ -82,10 +82,11 @@ def test_pictures_go_to_the_trainings_that_learn_from_pictures(tmp_path):
         chain([FIRST, dataclasses.replace(SECOND, data="phantoms")], [], tmp_path)
 
 
-def test_the_prior_photo_is_three_trainings(tmp_path):
-    jobs = chain(read_chain(Path("photo")), [tmp_path], tmp_path)
+def test_three_trainings_begin_each_where_the_one_before_ended(tmp_path):
+    written(tmp_path, first=FIRST, second=SECOND, third=dataclasses.replace(SECOND, after="second"))
+    jobs = chain(read_chain(tmp_path / "third.toml"), [tmp_path], tmp_path)
     earlier = tmp_path / "earlier"
-    assert [job.out for job in jobs] == [earlier / "photo-1", earlier / "photo-2", tmp_path]
+    assert [job.out for job in jobs] == [earlier / "first", earlier / "second", tmp_path]
     assert [job.start for job in jobs] == [None, jobs[0].weights, jobs[1].weights]
 
 

@@ -1,11 +1,11 @@
 """What one call of `invsolve train` does: one training, or a chain of them.
 
-The config asked for may come after another, `after = "photo-2"`, and that one after a third. Each begins
+The config asked for may come after another, `after = "second"`, and that one after a third. Each begins
 with the weights of the one before:
 
-    OUT/earlier/photo-1/   all that the training by photo-1.toml leaves
-    OUT/earlier/photo-2/   that by photo-2.toml, from the weights of photo-1
-    OUT/                   that of the config asked for, from the weights of photo-2
+    OUT/earlier/first/     all that the training by first.toml leaves
+    OUT/earlier/second/    that by second.toml, from the weights of first
+    OUT/                   that of the config asked for, from the weights of second
 
 The same call again goes on with the last training that has begun; those before it stay as they are.
 """
