@@ -1,6 +1,6 @@
 """Denoising by a prior beside NL-means that knows sigma, on the centre crops of an image folder.
 
-    python benchmarks/denoising.py FOLDER [--prior photo] [--count 40] [--seed 0]
+    python benchmarks/denoising.py FOLDER [--prior photo] [--count 40] [--seed 0] [--grey]
     python benchmarks/denoising.py --prior ellipses
 
 Without a folder the images are phantoms, drawn from seeds that no training uses.
@@ -73,15 +73,19 @@ def main() -> None:
     parser.add_argument("--prior", default="photo", help="name or file")
     parser.add_argument("--count", type=int, default=40, help="images")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--grey", action="store_true", help="the mean over colours, and the grey prior")
     options = parser.parse_args()
     torch.set_num_threads(1)
     prior = load_prior(options.prior)
+    training = f"{prior.metadata['images']} training crops"
     crops = (
         centre_crops(options.folder, options.count, options.seed)
         if options.folder
         else phantoms(options.count, options.seed)
     )
-    print(f"prior {prior.name}, {prior.metadata['images']} training crops, sha256 {prior.sha256[:12]}")
+    if options.grey:
+        prior, crops = prior.grey(), [crop.mean(1, keepdim=True) for crop in crops]
+    print(f"prior {prior.name}, {training}, sha256 {prior.sha256[:12]}")
     source = f"crops of {options.folder.name}" if options.folder else "phantoms"
     print(f"{len(crops)} {source}, seed {options.seed}, commit {commit()}")
     print("| sigma | noisy | prior | NL-means | gain of the prior, 95 % |\n|---|---|---|---|---|")
