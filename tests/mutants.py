@@ -491,8 +491,8 @@ MUTANTS = [
     Mutant(
         "learning: gradients summed over processes, not averaged",
         "training/group.py",
-        "        gradient /= world()\n",
-        "",
+        "gradient.copy_(shared / world())",
+        "gradient.copy_(shared)",
         "tests/test_training_group.py -k mean_of_theirs",
     ),
     Mutant(
@@ -589,8 +589,8 @@ MUTANTS = [
     Mutant(
         "learning: a prior asked in the network's units",
         "training/slopes.py",
-        "sigma / 2) - 1",
-        "sigma) - 1",
+        "sigma.to(x.device) / 2) - 1",
+        "sigma.to(x.device)) - 1",
         "tests/test_slopes.py -k own_units",
     ),
     Mutant(
