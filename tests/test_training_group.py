@@ -83,14 +83,35 @@ def children(process):
     return [pid for pid, command in commands.items() if b"invsolve" in command or b"spawn_main" in command]
 
 
-def killed_on_the_way(command, out):
-    """Start a training, send signal 9 to its last process after a checkpoint, and wait for the rest."""
+def ended(pid):
+    """Whether a process is no longer, or waits only for its parent to take note."""
+    stat = Path(f"/proc/{pid}/stat")
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def wait_until_ended(pids):
+    until = time.monotonic() + 60
+    while not all(ended(pid) for pid in pids) and time.monotonic() < until:
+        time.sleep(0.02)
+
+
+def killed_on_the_way(command, out, held=False):
+    """Start a training, send signal 9 to its last process after a checkpoint, and wait for the rest.
+
+    held: stop whoever started the processes until both have ended. torchrun ends the other one within
+    0.1 s, which may be before that one has seen the loss of its peer and said so.
+    """
     started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     while checkpoint.latest(out) is None and started.poll() is None:
         time.sleep(0.02)
     workers = children(started)
     assert len(workers) == 2
-    subprocess.run(["kill", f"-{signal.SIGKILL:d}", str(workers[-1])], check=True)
+    if held:
+        started.send_signal(signal.SIGSTOP)
+    os.kill(workers[-1], signal.SIGKILL)
+    if held:
+        wait_until_ended(workers)
+        started.send_signal(signal.SIGCONT)
     said, _ = started.communicate(timeout=300)
     assert started.returncode != 0
     assert len(losses(out)) < 200
@@ -105,7 +126,8 @@ linux = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /
 def test_torchrun_and_our_own_processes_leave_one_curve_also_where_one_was_killed(place):
     """800 images of each process; one of torchrun's is killed by signal 9, and the same command goes on."""
     torchrun = [*TORCHRUN, "-m", *words(place, "torchrun")]
-    assert "another process of this training is gone" in killed_on_the_way(torchrun, place / "torchrun")
+    said = killed_on_the_way(torchrun, place / "torchrun", held=True)
+    assert "another process of this training is gone" in said
     done = subprocess.run(torchrun, capture_output=True, text=True, check=True)
     assert done.stdout.split() == [str(place / "torchrun" / "tiny.safetensors")]  # one of the two speaks
     config = read_config(place / "c.toml")
