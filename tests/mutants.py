@@ -531,6 +531,20 @@ MUTANTS = [
         "tests/test_devices.py -k test_commands",
     ),
     Mutant(
+        "training: processes that outlive the call",
+        "training/group.py",
+        "            process.kill()\n",
+        "            pass\n",
+        "tests/test_training_group.py -k call_that_waits",
+    ),
+    Mutant(
+        "commands: a SIGTERM that nobody hears",
+        "cli/interrupt.py",
+        "with terminable():",
+        "if True:",
+        "tests/test_training_group.py -k stopped_training",
+    ),
+    Mutant(
         "devices: a training that stays on the CPU",
         "training/__init__.py",
         "Run(job.config, device), checkpoint",

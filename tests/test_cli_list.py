@@ -10,6 +10,7 @@ import pytest
 import invsolve
 from invsolve import cli
 from invsolve.errors import Divergence, InputError, OutputError, PluginError
+from invsolve.signals import Terminated
 
 BAD_OPERATOR = """
 import torch
@@ -142,7 +143,8 @@ ENDS = [
     (OutOfMemoryError("CUDA"), 4, "error: out of memory."),
     (MemoryError(), 4, "error: out of memory."),
     (KeyError("x"), 1, "error: internal bug, please report it: KeyError: 'x'\n"),
-    (KeyboardInterrupt(), 130, ""),
+    (KeyboardInterrupt(), 130, "interrupted.\n"),
+    (Terminated(), 143, "interrupted.\n"),
     (BrokenPipeError(), 141, ""),
 ]
 

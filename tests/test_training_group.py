@@ -146,6 +146,51 @@ def test_a_killed_process_of_ours_is_named_and_the_same_command_goes_on(place):
     assert "internal bug" not in said
 
 
+@linux
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sent", "code", "processes"), [("SIGINT", 130, 2), ("SIGTERM", 143, 2), ("SIGTERM", 143, 1)]
+)
+def test_a_stopped_training_leaves_no_process_and_says_how_to_go_on(place, sent, code, processes):
+    """The signal reaches the command alone, as that of a scheduler or of `kill` does."""
+    hearing = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a shell's & is deaf
+    flags = [*words(place, "own")[1:], "--processes", str(processes)]
+    command = [sys.executable, "-c", f"{hearing}; from invsolve.cli import main; main({flags!r})"]
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    while checkpoint.latest(place / "own") is None and started.poll() is None:
+        time.sleep(0.02)
+    workers = children(started)
+    assert len(workers) == (processes if processes > 1 else 0)
+    started.send_signal(getattr(signal, sent))
+    said, _ = started.communicate(timeout=60)
+    last = said.splitlines()[-1]
+    assert (started.returncode, last) == (
+        code,
+        "interrupted: the same command goes on from the last checkpoint.",
+    )
+    assert "Traceback" not in said
+    assert all(ended(pid) for pid in workers)
+    assert checkpoint.latest(place / "own") is not None
+    assert not (place / "own" / ".lock").exists()
+
+
+def test_processes_end_with_the_call_that_waits_for_them(monkeypatch):
+    seen = []
+
+    def interrupted(*args, **options):
+        context = torch.multiprocessing.spawn(*args, **options)
+        seen.extend(context.processes)
+        context.join = lambda: signal.raise_signal(signal.SIGINT)
+        return context
+
+    monkeypatch.setattr(group, "spawn", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        group.start(time.sleep, (60,), 2)
+    for process in seen:
+        process.join(10)
+    assert [process.exitcode for process in seen] == [-signal.SIGKILL] * 2
+
+
 @pytest.mark.slow
 def test_what_is_wrong_in_a_process_of_ours_is_said_in_its_own_words(place):
     config = dataclasses.replace(read_config(place / "c.toml"), crop=99)

@@ -6,8 +6,8 @@ take the options of the parts chosen: typer leaves these in ctx.args (cli/flags.
 command's own flag.
 
 Exit codes: 0 ok; 1 internal bug; 2 wrong usage or input; 3 finished with failed units; 4 out of memory;
-5 output or disk; 6 download; 7 plugin or failed check; 130 interrupted. An error is one or two lines on
-stderr.
+5 output or disk; 6 download; 7 plugin or failed check; 130 interrupted (143 by SIGTERM). An error is one or
+two lines on stderr.
 """
 
 import importlib
@@ -20,6 +20,7 @@ from typing import Annotated
 
 import typer
 
+from invsolve.cli.interrupt import interruptible
 from invsolve.errors import InvsolveError
 from invsolve.heap import keep_freed_memory
 
@@ -60,7 +61,7 @@ def build_app(names: Sequence[str] = _COMMANDS) -> typer.Typer:
     for name in names:
         module = f"invsolve.cli.{name}"
         if importlib.util.find_spec(module) is not None:
-            command = getattr(importlib.import_module(module), f"{name}_command")
+            command = interruptible(name, getattr(importlib.import_module(module), f"{name}_command"))
             settings = _EXTRA if name in _OPEN else None
             app.command(name, context_settings=settings, add_help_option=name not in _OPEN)(command)
     return app

@@ -1,11 +1,9 @@
 """The command `invsolve run`: photos and an operator in, posterior samples and measured numbers out."""
 
-import signal
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Collection
+from contextlib import redirect_stdout
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -118,7 +116,7 @@ def run_command(
     shown = screen(quiet=quiet)
     if "preset" in tables["run"]:
         shown.note(presets.preset(tables["run"]["preset"]).note())
-    with _resumable(), redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
+    with redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
         outcome = kind.run(tables, out, shown, overwrite=overwrite)
     typer.echo(as_json(outcome) if json else as_text(outcome))
     raise typer.Exit(outcome.exit_code)
@@ -166,24 +164,3 @@ def _sigma_y(text: str) -> float | str:
         raise InputError(
             f"--sigma-y must be a number > 0, such as 0.02 or 5/255, or auto, but it is {text!r}."
         ) from None
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which a scheduler sends before it kills."""
-
-
-@contextmanager
-def _resumable() -> Iterator[None]:
-    """Turn SIGINT and SIGTERM into their exit codes and a line that says how to go on."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        print("interrupted: finished units are kept, and the same command goes on.", file=sys.stderr)
-        raise typer.Exit(143 if isinstance(error, _Terminated) else 130) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

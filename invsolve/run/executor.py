@@ -10,7 +10,6 @@ import importlib
 import os
 import signal
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from pathlib import Path
 from invsolve.heap import keep_freed_memory
 from invsolve.run.events import Done, Event, Failed
 from invsolve.run.units import Unit
+from invsolve.signals import deaf
 
 __all__ = ["Workers", "cores", "here", "obey", "one_thread"]
 
@@ -113,7 +113,7 @@ class _Worker:
         context = get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.process = context.Process(target=serve, args=(theirs,), daemon=True)
-        with _deaf():
+        with deaf():
             self.process.start()
         theirs.close()  # so that its death closes the pipe
         self.unit: Unit | None = None
@@ -137,19 +137,6 @@ class _Worker:
             probably = ", probably for lack of memory" if code == -signal.SIGKILL else ""
             return f"was killed by signal {-code}{probably}"
         return f"ended with code {code}"
-
-
-@contextmanager
-def _deaf() -> Iterator[None]:
-    """Let processes started inside ignore Ctrl-C from their first instruction on: the parent decides."""
-    if threading.current_thread() is not threading.main_thread():  # only that one may
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _serve(connection: Connection) -> None:

@@ -31,6 +31,7 @@ from torch.multiprocessing.spawn import ProcessExitedException, spawn
 from invsolve import errors
 from invsolve.errors import Interrupted, InvsolveError
 from invsolve.heap import keep_freed_memory
+from invsolve.signals import deaf
 
 __all__ = ["agreed", "average", "local_rank", "rank", "start", "started_by_others", "world"]
 
@@ -73,7 +74,7 @@ def start(work: Callable[..., None], arguments: tuple[object, ...], processes: i
     else:
         with tempfile.TemporaryDirectory() as meeting:
             try:
-                spawn(_join, (work, arguments, meeting, processes), nprocs=processes)  # type: ignore[no-untyped-call]  # unannotated in torch
+                _spawned((work, arguments, meeting, processes), processes)
             except ProcessExitedException as error:
                 raise _failure(Path(meeting), error) from None
 
@@ -104,6 +105,18 @@ def _among_peers() -> Iterator[None]:
         yield
     except RuntimeError:
         raise Interrupted(f"another process of this training is gone. {AGAIN}") from None
+
+
+def _spawned(arguments: tuple[object, ...], processes: int) -> None:
+    """Start processes that _join and wait for them; what stops the waiting, such as Ctrl-C, ends them."""
+    with deaf():
+        started = spawn(_join, arguments, nprocs=processes, join=False, daemon=True)  # type: ignore[no-untyped-call]  # unannotated in torch
+    try:
+        while not started.join():
+            pass
+    finally:
+        for process in started.processes:
+            process.kill()
 
 
 def _join(
