@@ -531,6 +531,20 @@ MUTANTS = [
         "tests/test_devices.py -k test_commands",
     ),
     Mutant(
+        "calibrate: a torn line is taken for whole",
+        "calibration/journal.py",
+        'content[: content.rfind(b"\\n") + 1]',
+        "content",
+        "tests/test_calibrate.py -k was_stopped",
+    ),
+    Mutant(
+        "calibrate: another study is continued",
+        "calibration/journal.py",
+        "        if changed:\n",
+        "        if False:\n",
+        "tests/test_calibrate.py -k another_study",
+    ),
+    Mutant(
         "training: processes that outlive the call",
         "training/group.py",
         "            process.kill()\n",

@@ -11,8 +11,9 @@ from problems import gaussian_prior, masking, plane_mixture, random_matrix
 from running import invsolve
 
 from invsolve import PC, calibrate, metrics, operators
+from invsolve.calibration.journal import Journal
 from invsolve.calibration.report import LEVEL, conclude
-from invsolve.calibration.simulate import Experiment, Simulator, photos
+from invsolve.calibration.simulate import Experiment, Outcome, Simulator, photos
 from invsolve.errors import Divergence, InputError, Refused
 from invsolve.exact import exact_posterior
 from invsolve.prior import Prior
@@ -387,3 +388,75 @@ def test_what_makes_no_sense_is_refused_in_a_line(words, told):
     code, _, err = command(*words)
     assert code == 2
     assert told in err
+
+
+# ---- stopped and taken up again
+
+COUNTED = """
+def counted():
+    from pathlib import Path
+    def sampler(posterior, n, seed, first=0):
+        solved = Path("solved")
+        count = int(solved.read_text()) if solved.exists() else 0
+        if count == 4 and not Path("go").exists():
+            raise KeyboardInterrupt
+        solved.write_text(str(count + 1))
+        return exactly()(posterior, n, seed, first)
+    return sampler
+"""
+STUDY = ("--sigma-y", "0.1", "--samples", "5", "--sampler", "./mine.py:counted", "--json")
+
+
+@pytest.fixture
+def stopped(parts):
+    """The outcome of a study of 9 problems in a/, stopped at the fifth."""
+    Path("mine.py").write_text(PARTS + COUNTED)
+    return command(*STUDY, "--problems", "9", "--out", "a")
+
+
+def go_on(*words):
+    """What the command says when nothing stops it, but for the time it took, and how many it solved."""
+    Path("go").touch()
+    Path("solved").write_text("0")
+    code, out, err = command(*STUDY, *words)
+    assert code == 0, err
+    return {k: v for k, v in json.loads(out).items() if k != "seconds"}, int(Path("solved").read_text())
+
+
+def test_a_study_that_was_stopped_goes_on_to_the_same_figures(stopped):
+    code, out, err = stopped
+    assert (code, out) == (130, "")
+    assert "interrupted: with --out, solved problems are kept, and the same command goes on." in err
+    with Path("a/problems.jsonl").open("a") as file:
+        file.write('{"problem": 4, "figu')  # as kill -9 leaves it
+    assert go_on("--problems", "9", "--out", "a") == (go_on("--problems", "9")[0], 5)
+    assert go_on("--problems", "9", "--out", "a")[1] == 0
+    assert go_on("--problems", "12", "--out", "a") == (go_on("--problems", "12")[0], 3)
+    assert go_on("--problems", "4", "--out", "a") == (go_on("--problems", "4")[0], 0)
+
+
+@pytest.mark.usefixtures("stopped")
+def test_another_study_is_refused_unless_it_may_overwrite():
+    Path("go").touch()
+    code, _, err = command(*STUDY, "--problems", "9", "--out", "a", "--seed", "1")
+    assert code == 2
+    assert "a holds another study: run.seed: 0 -> 1. Add --overwrite" in err
+    assert go_on("--problems", "9", "--out", "a", "--seed", "1", "--overwrite")[1] == 9
+    Path("a/problems.jsonl").write_text("[]\n")
+    code, _, err = command(*STUDY, "--problems", "9", "--out", "a")
+    assert code == 2
+    assert "problems.jsonl is damaged" in err
+
+
+@pytest.mark.usefixtures("stopped")
+def test_a_part_whose_file_changed_makes_another_study():
+    with Path("mine.py").open("a") as file:
+        file.write("# improved")
+    code, _, err = command(*STUDY, "--problems", "9", "--out", "a")
+    assert (code, "holds another study: files" in err) == (2, True)
+
+
+def test_a_diverged_problem_is_kept_too(tmp_path):
+    kept = Journal(tmp_path, {"seed": 0})
+    kept.add(2, Outcome(None, {}))
+    assert Journal(tmp_path, {"seed": 0}).outcomes == {2: Outcome(None, {})}

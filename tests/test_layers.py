@@ -12,7 +12,7 @@ import invsolve
 ROOT = Path(invsolve.__file__).parent
 LAYERS = [  # from the bottom; a package stands for all its modules
     {"errors", "files", "hookspecs", "plain_json"},
-    {"sde", "linalg", "rng", "arrays", "images", "heap", "lock", "device"},
+    {"sde", "linalg", "rng", "arrays", "images", "heap", "lock", "signals", "device"},
     {"prior", "exact", "likelihood", "forward", "operators", "priors", "classifiers", "gamma"},
     {"twist"},
     {"guidance", "guidances"},

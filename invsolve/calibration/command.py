@@ -2,6 +2,7 @@
 
 DIR/calibration.json    all figures, and the settings they were measured with
 DIR/calibration.png     the picture
+DIR/problems.jsonl      the problems solved so far: the same command goes on, also with more of them
 """
 
 import time
@@ -10,9 +11,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from invsolve.calibration.journal import Journal
 from invsolve.calibration.plot import plot
 from invsolve.calibration.report import Calibration, conclude
-from invsolve.calibration.simulate import Experiment, Outcome, Simulator, Truths, photos
+from invsolve.calibration.simulate import Experiment, Simulator, Truths, photos
 from invsolve.calibration.study import check_sampler
 from invsolve.device import choose_device
 from invsolve.files import writable, write_whole
@@ -22,7 +24,10 @@ from invsolve.plain_json import json_text
 from invsolve.result import Result
 from invsolve.run import parts
 from invsolve.run.foreign import check_foreign
+from invsolve.run.identity import identity
+from invsolve.run.inputs import expand
 from invsolve.run.measure import check_sigma_y
+from invsolve.run.record import hashes
 from invsolve.run.screen import Screen
 from invsolve.run.settings import Tables
 from invsolve.run.unconditional import event_shape
@@ -44,18 +49,36 @@ class Study:
     assumed: float | None
 
 
-def run(study: Study, screen: Screen) -> Calibration:
-    """Pose and solve the problems one by one."""
+def run(study: Study, screen: Screen, out: Path | None = None, *, overwrite: bool = False) -> Calibration:
+    """Pose and solve the problems one by one; in a folder, those that are solved there already are kept."""
     experiment, chosen = _experiment(study)
     if chosen:
         screen.note(f"auto took {chosen}")
-    outcomes, started = list[Outcome](), time.monotonic()
-    for k in range(study.problems):
-        outcomes.append(experiment.outcome(k))
-        if (k + 1) * _LINES // study.problems > k * _LINES // study.problems:
-            left = (time.monotonic() - started) / (k + 1) * (study.problems - k - 1)
-            screen.note(f"{k + 1} of {study.problems} problems, {left:.0f} s left")
-    return replace(conclude(outcomes, experiment.samples, experiment.simulator.seed), chosen=chosen)
+    journal = None if out is None else Journal(out, _identity(study), overwrite=overwrite)
+    outcomes = {} if journal is None else {k: v for k, v in journal.outcomes.items() if k < study.problems}
+    if outcomes:
+        screen.note(f"{len(outcomes)} of {study.problems} problems are solved already")
+    todo, started = [k for k in range(study.problems) if k not in outcomes], time.monotonic()
+    for done, k in enumerate(todo, start=1):
+        outcomes[k] = experiment.outcome(k)
+        if journal is not None:
+            journal.add(k, outcomes[k])
+        if done * _LINES // len(todo) > (done - 1) * _LINES // len(todo):
+            left = (time.monotonic() - started) / done * (len(todo) - done)
+            screen.note(f"{len(outcomes)} of {study.problems} problems, {left:.0f} s left")
+    in_order = [outcomes[k] for k in range(study.problems)]
+    return replace(conclude(in_order, experiment.samples, experiment.simulator.seed), chosen=chosen)
+
+
+def _identity(study: Study) -> dict[str, Any]:  # Any: JSON
+    """Everything that decides an outcome, beside the number of its problem."""
+    device = choose_device(str(study.tables["run"]["device"]))
+    photos = () if study.truths is None else expand([str(study.truths)])
+    return identity(study.tables, device) | {
+        "size": study.size,
+        "assumed sigma_y": study.assumed,
+        "truths": list(hashes(photos).values()) or "prior",
+    }
 
 
 def _experiment(study: Study) -> tuple[Experiment, str]:

@@ -23,11 +23,11 @@ __all__ = ["calibrate_command"]
 
 _KINDS = ("operator", "prior", "sde", "guidance", "sampler", "predictor", "corrector")
 _NUMBERS = ("problems", "samples", "sigma-y", "assumed-sigma-y", "gamma", "steps", "seed", "device")
-_OWN = (*_KINDS, *_NUMBERS, "size", "truths", "out", "json", "quiet", "help")
+_OWN = (*_KINDS, *_NUMBERS, "size", "truths", "out", "overwrite", "json", "quiet", "help")
 _OPERATOR = "what happened to the image: a name of `invsolve list operators`, or ./file.py:NAME"
 _PRIOR = "a name of `invsolve list priors`, a weight file, or ./file.py:NAME, such as an exact prior"
 _SIZE = "side, or height and width as H,W, of images where the prior leaves them free [default: 64]"
-_OUT = "directory of calibration.json and calibration.png [default: none is written]"
+_OUT = "directory of calibration.json and .png; a study begun there goes on [default: nothing is written]"
 
 
 def calibrate_command(
@@ -50,6 +50,7 @@ def calibrate_command(
     seed: Annotated[int, option("seed of truths, noise and samples")] = 0,
     device: Annotated[str, option("auto, cpu, cuda or cuda:i")] = "auto",
     out: Annotated[Path | None, typer.Option(help=_OUT, parser=directory, metavar="PATH")] = None,
+    overwrite: Annotated[bool, option("start anew where another study is", "--overwrite")] = False,
     json: Annotated[bool, option("print one JSON object instead of tables", "--json")] = False,
     quiet: Annotated[bool, option("show no progress", "--quiet")] = False,
     help: Annotated[bool, option("show this, and the options of the parts chosen", "--help")] = False,
@@ -57,7 +58,7 @@ def calibrate_command(
     """Measure whether samples are draws of the posterior: SBC, TARP, coverage, chi2 and variance.
 
     Truths are drawn from the prior, measured and reconstructed; the figures say by how much, and the verdict
-    whether, truths can be told from samples.
+    whether, truths can be told from samples. With --out the same command again goes on where it was stopped.
     """
     registry = load()
     given: Tables = {kind: {"name": ctx.params[kind]} for kind in _KINDS if ctx.params[kind]}
@@ -73,7 +74,7 @@ def calibrate_command(
     study = command.Study(tables, _size(size), problems, folder, assumed_sigma_y)
     with nullcontext() if out is None else locked(out):  # found not writable now, not when all is done
         with redirect_stdout(sys.stderr):  # plugins may print; stdout carries results
-            found = command.run(study, screen(quiet=quiet))
+            found = command.run(study, screen(quiet=quiet), out, overwrite=overwrite)
         data = command.write(found, study, out)
     typer.echo(json_text(data) if json else found.text())
 

@@ -13,6 +13,7 @@ __all__ = ["interruptible"]
 _GOES_ON = {
     "run": ": finished units are kept, and the same command goes on",
     "bench": ": finished units are kept, and the same command goes on",
+    "calibrate": ": with --out, solved problems are kept, and the same command goes on",
     "train": ": the same command goes on from the last checkpoint",
 }
 

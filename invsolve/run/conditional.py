@@ -7,7 +7,6 @@ independent classifier says more. log_likelihood is the mean of log p(y | x_0), 
 
 import time
 from dataclasses import replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +27,11 @@ from invsolve.run import parts
 from invsolve.run.compute import share_of, states
 from invsolve.run.events import Done, Tick
 from invsolve.run.executor import one_thread
+from invsolve.run.identity import identity
 from invsolve.run.outputs import joined, record_of
 from invsolve.run.pictures import are_images, save_moments, save_samples, save_sheet
-from invsolve.run.record import files_of, hashes
 from invsolve.run.screen import Screen
-from invsolve.run.settings import Tables, flat, to_toml
+from invsolve.run.settings import Tables, to_toml
 from invsolve.run.shards import Shard, read_shard, write_shard
 from invsolve.run.units import Unit, chunk_size, plan
 
@@ -48,7 +47,7 @@ def draw(tables: Tables, out: Path, screen: Screen) -> dict[str, Any]:  # Any: J
     sweep(folder)
     write_whole(out / "run.toml", to_toml(tables, chosen).encode())
     chunk = chunk_size(own, max(1, int(np.prod(posterior.shape[1:]))), device)
-    units = plan(folder, _identity(tables, device), int(run["samples"]), chunk)
+    units = plan(folder, identity(tables, device), int(run["samples"]), chunk)
     with screen.sampling(run["samples"]), one_thread():
         shards = [_shard(unit, posterior, sampler, int(run["seed"]), device, screen) for unit in units]
     result = replace(_merged(shards, tables, device), chosen=chosen)
@@ -83,19 +82,6 @@ def _posterior(tables: Tables, device: str) -> tuple[Posterior, Tables, str]:
     sde, guidance = (parts.build(kind, own) for kind in ("sde", "guidance"))
     gamma = parse_gamma(str(tables["run"]["gamma"]))
     return Posterior(prior, likelihood, sde=sde, guidance=guidance, gamma=gamma), own, chosen
-
-
-def _identity(tables: Tables, device: str) -> dict[str, Any]:  # Any: JSON
-    """Everything that decides the samples: where files lie is left out, what is in them is in."""
-    settings = {key: value for key, value in flat(tables).items() if key != "run.device"}
-    named = files_of(tables)
-    return {
-        **settings,
-        "files": list(hashes(named.values()).values()),
-        "prior sha256": parts.prior_sha256(tables, device),
-        "device": device.split(":")[0],
-        "invsolve": version("invsolve"),
-    }
 
 
 def _shard(
