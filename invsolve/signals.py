@@ -1,12 +1,18 @@
 """Ctrl-C (SIGINT) and a scheduler's SIGTERM: both stop a command in an orderly way, its processes with it."""
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-__all__ = ["Terminated", "deaf", "terminable"]
+__all__ = ["Terminated", "deaf", "started_by_others", "terminable"]
+
+
+def started_by_others() -> bool:
+    """Whether torchrun, or a scheduler, started this process as one of several."""
+    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
 class Terminated(KeyboardInterrupt):
@@ -15,7 +21,14 @@ class Terminated(KeyboardInterrupt):
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """Raise Terminated inside at a SIGTERM, as KeyboardInterrupt is at a SIGINT."""
+    """Raise Terminated inside at a SIGTERM, as KeyboardInterrupt is at a SIGINT.
+
+    Not in one process of several that others started: it may wait in a library for a peer that hangs, where
+    Python hears nothing, and who started it says what happened.
+    """
+    if started_by_others() or signal.getsignal(signal.SIGTERM) is signal.SIG_IGN:
+        yield
+        return
 
     def stop(number: int, frame: FrameType | None) -> None:
         raise Terminated
@@ -43,4 +56,4 @@ def _answered(
     try:
         yield
     finally:
-        signal.signal(number, before)
+        signal.signal(number, signal.SIG_DFL if before is None else before)

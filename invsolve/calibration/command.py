@@ -7,22 +7,24 @@ DIR/problems.jsonl      the problems solved so far: the same command goes on, al
 
 import time
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from invsolve.calibration.journal import Journal
+from invsolve.calibration.journal import JOURNAL, Journal
 from invsolve.calibration.plot import plot
 from invsolve.calibration.report import Calibration, conclude
 from invsolve.calibration.simulate import Experiment, Simulator, Truths, photos
 from invsolve.calibration.study import check_sampler
 from invsolve.device import choose_device
-from invsolve.files import writable, write_whole
+from invsolve.files import sweep, writable, write_whole
 from invsolve.gamma import parse_gamma
 from invsolve.likelihood import Gaussian
 from invsolve.plain_json import json_text
 from invsolve.result import Result
 from invsolve.run import parts
+from invsolve.run.executor import one_thread
 from invsolve.run.foreign import check_foreign
 from invsolve.run.identity import identity
 from invsolve.run.inputs import expand
@@ -36,6 +38,7 @@ from invsolve.solve import solve
 __all__ = ["Study", "run", "write"]
 
 _LINES = 10  # progress lines
+_FILES = ("calibration.json", "calibration.png", JOURNAL)
 
 
 @dataclass(frozen=True)
@@ -54,31 +57,39 @@ def run(study: Study, screen: Screen, out: Path | None = None, *, overwrite: boo
     experiment, chosen = _experiment(study)
     if chosen:
         screen.note(f"auto took {chosen}")
-    journal = None if out is None else Journal(out, _identity(study), overwrite=overwrite)
+    journal = None if out is None else _journal(study, experiment, out, overwrite)
     outcomes = {} if journal is None else {k: v for k, v in journal.outcomes.items() if k < study.problems}
     if outcomes:
         screen.note(f"{len(outcomes)} of {study.problems} problems are solved already")
     todo, started = [k for k in range(study.problems) if k not in outcomes], time.monotonic()
-    for done, k in enumerate(todo, start=1):
-        outcomes[k] = experiment.outcome(k)
-        if journal is not None:
-            journal.add(k, outcomes[k])
-        if done * _LINES // len(todo) > (done - 1) * _LINES // len(todo):
-            left = (time.monotonic() - started) / done * (len(todo) - done)
-            screen.note(f"{len(outcomes)} of {study.problems} problems, {left:.0f} s left")
+    with one_thread():
+        for done, k in enumerate(todo, start=1):
+            outcomes[k] = experiment.outcome(k)
+            if journal is not None:
+                journal.add(k, outcomes[k])
+            if done * _LINES // len(todo) > (done - 1) * _LINES // len(todo):
+                left = (time.monotonic() - started) / done * (len(todo) - done)
+                screen.note(f"{len(outcomes)} of {study.problems} problems, {left:.0f} s left")
     in_order = [outcomes[k] for k in range(study.problems)]
     return replace(conclude(in_order, experiment.samples, experiment.simulator.seed), chosen=chosen)
 
 
-def _identity(study: Study) -> dict[str, Any]:  # Any: JSON
-    """Everything that decides an outcome, beside the number of its problem."""
-    device = choose_device(str(study.tables["run"]["device"]))
+def _journal(study: Study, experiment: Experiment, out: Path, overwrite: bool) -> Journal:
+    """Take up the study in a folder; one that may be overwritten leaves nothing there."""
+    sweep(out)
+    if overwrite:
+        for name in _FILES:
+            (out / name).unlink(missing_ok=True)
+    told = experiment.assumed
     photos = () if study.truths is None else expand([str(study.truths)])
-    return identity(study.tables, device) | {
-        "size": study.size,
-        "assumed sigma_y": study.assumed,
-        "truths": list(hashes(photos).values()) or "prior",
+    contents = "".join(hashes(photos).values())
+    device = choose_device(str(study.tables["run"]["device"]))
+    decides = identity(study.tables, device) | {
+        "shape": experiment.simulator.shape,
+        "assumed sigma_y": experiment.simulator.sigma_y if told is None else told,
+        "truths": sha256(contents.encode()).hexdigest() if photos else "prior",
     }
+    return Journal(out, decides)
 
 
 def _experiment(study: Study) -> tuple[Experiment, str]:

@@ -20,22 +20,22 @@ from invsolve.errors import InputError, OutputError
 from invsolve.files import write_whole
 from invsolve.run.record import difference
 
-__all__ = ["Journal"]
+__all__ = ["JOURNAL", "Journal"]
 
-_NAME = "problems.jsonl"
+JOURNAL = "problems.jsonl"
 
 
 class Journal:
     """Outcomes by the number of their problem; one that is added is kept at once."""
 
-    def __init__(self, folder: Path, identity: Mapping[str, object], *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path, identity: Mapping[str, object]) -> None:
         """Take up what the folder has; InputError where that was found with other settings."""
-        self.path, self.identity = folder / _NAME, json.loads(json.dumps(identity))
-        self.outcomes = {} if overwrite or not self.path.exists() else self._found(folder)
+        self.path, self.identity = folder / JOURNAL, json.loads(json.dumps(identity))
+        self.outcomes = self._found(folder) if self.path.exists() else {}
 
     def add(self, k: int, outcome: Outcome) -> None:
         """Keep the outcome of problem k."""
-        line = json.dumps({"problem": k} | asdict(outcome), default=np.ndarray.tolist) + "\n"
+        line = json.dumps({"problem": k} | asdict(outcome), default=_plain) + "\n"
         if self.outcomes:
             self._append(line)
         else:
@@ -43,11 +43,17 @@ class Journal:
         self.outcomes[k] = outcome
 
     def _found(self, folder: Path) -> dict[int, Outcome]:
-        content = self.path.read_bytes()
+        try:
+            content = self.path.read_bytes()
+        except OSError as error:
+            raise InputError(f"cannot read {self.path}: {error.strerror or error}.") from error
         whole = content[: content.rfind(b"\n") + 1]
         try:
-            first, *rest = [json.loads(line) for line in whole.splitlines()] or [self.identity]
+            if not whole:
+                raise ValueError("its first line is not whole")
+            first, *rest = [json.loads(line) for line in whole.splitlines()]
             changed, found = difference(first, self.identity), {row["problem"]: _outcome(row) for row in rest}
+            _check_alike(found)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(f"{self.path} is damaged: {error}. Add --overwrite, or another --out.") from None
         if changed:
@@ -64,6 +70,19 @@ class Journal:
                 os.fsync(file.fileno())
         except OSError as error:
             raise OutputError(f"cannot write {self.path}: {error.strerror or error}.") from error
+
+
+def _plain(array: Any) -> object:  # noqa: ANN401  of numpy or torch
+    return array.tolist()
+
+
+def _check_alike(found: Mapping[int, Outcome]) -> None:
+    """Refuse rows of several lengths: they are S + 1 numbers in all problems."""
+    figures = [outcome.figures for outcome in found.values() if outcome.figures]
+    rows = [row for each in figures for row in (*each.quantities.values(), *vars(each).values())]
+    lengths = {row.shape[-1] for row in rows if isinstance(row, np.ndarray)}
+    if len(lengths) > 1:
+        raise ValueError(f"rows have {' and '.join(map(str, sorted(lengths)))} numbers")
 
 
 def _outcome(line: Mapping[str, Any]) -> Outcome:

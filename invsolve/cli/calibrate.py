@@ -64,7 +64,14 @@ def calibrate_command(
     given: Tables = {kind: {"name": ctx.params[kind]} for kind in _KINDS if ctx.params[kind]}
     if help:
         return show_help(ctx, settings.options_of_parts(given, registry, _KINDS), _OWN, inputs="")
-    run = {"samples": samples, "sigma_y": sigma_y, "gamma": gamma, "seed": seed, "device": device}
+    weight = gamma if ":" in gamma else parse_gamma(gamma)
+    run: dict[str, object] = {
+        "samples": samples,
+        "sigma_y": sigma_y,
+        "gamma": weight,
+        "seed": seed,
+        "device": device,
+    }
     tables = _tables(with_options(ctx, given, registry, _OWN), run, steps, registry)
     if problems < 2:
         raise InputError(f"--problems must be at least 2, to have a spread, but it is {problems}.")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from invsolve.errors import InputError, InvsolveError, PluginError
+from invsolve.signals import deaf
 
 __all__ = ["check_command"]
 
@@ -47,11 +48,15 @@ def _run(target: str, timeout: float, images: Path | None, device: str) -> list[
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "lines.jsonl"
         command = [sys.executable, "-m", "invsolve.testing", target, str(path), str(images or ""), device]
+        with deaf():
+            child = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
-            child = subprocess.run(command, stdout=subprocess.DEVNULL, timeout=timeout, check=False)
-            ended = _ending(child.returncode)
+            ended = _ending(child.wait(timeout))
         except subprocess.TimeoutExpired:
             ended = f"the checks did not end within {timeout:g} s"
+        finally:
+            child.kill()
+            child.wait()
         text = path.read_text(encoding="utf-8") if path.exists() else ""
     lines = [json.loads(line) for line in text.splitlines()]
     for line in lines:

@@ -11,10 +11,10 @@ from invsolve.signals import Terminated, terminable
 __all__ = ["interruptible"]
 
 _GOES_ON = {
-    "run": ": finished units are kept, and the same command goes on",
-    "bench": ": finished units are kept, and the same command goes on",
-    "calibrate": ": with --out, solved problems are kept, and the same command goes on",
-    "train": ": the same command goes on from the last checkpoint",
+    "run": ": finished units are kept, and the same command{} goes on",
+    "bench": ": finished units are kept, and the same command{} goes on",
+    "calibrate": ": with --out, solved problems are kept, and the same command{} goes on",
+    "train": ": the same command{} goes on from the last checkpoint",
 }
 
 
@@ -27,7 +27,8 @@ def interruptible(name: str, command: Callable[..., None]) -> Callable[..., None
             with terminable():
                 command(*args, **options)
         except KeyboardInterrupt as error:
-            print(f"interrupted{_GOES_ON.get(name, '')}.", file=sys.stderr)
+            but = ", without --overwrite," if options.get("overwrite") else ""
+            print(f"interrupted{_GOES_ON.get(name, '').format(but)}.", file=sys.stderr)
             raise typer.Exit(143 if isinstance(error, Terminated) else 130) from None
 
     return heard

@@ -184,7 +184,7 @@ def prior_sha256(tables: Tables, device: str) -> str:
     prior = load_prior(tables, device)
     digest = hashlib.sha256()
     for name, value in sorted(prior.state_dict().items()):
-        digest.update(name.encode() + value.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(name.encode() + value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return str(getattr(prior, "sha256", "") or digest.hexdigest())
 
 

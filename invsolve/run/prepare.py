@@ -3,7 +3,6 @@ of them are done."""
 
 import os
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,11 @@ from invsolve.images import LoadedImage
 from invsolve.run import measure, parts
 from invsolve.run.compute import PROBLEM
 from invsolve.run.events import Failed
+from invsolve.run.identity import identity
 from invsolve.run.inputs import Input
 from invsolve.run.problem import Problem
-from invsolve.run.record import difference, files_of, hashes
-from invsolve.run.settings import Tables, flat, to_toml
+from invsolve.run.record import difference
+from invsolve.run.settings import Tables, to_toml
 from invsolve.run.shards import read_shard
 from invsolve.run.units import Unit, chunk_size, plan
 
@@ -55,9 +55,9 @@ def prepare(tables: Tables, given: Input, image: LoadedImage, device: str) -> Ca
         **tables,
         "run": tables["run"] | ({"input": [str(given.path)]} if "input" in tables["run"] else {}),
     }
-    identity = _identity(own, image, device)
-    found = _found(folder, identity, given)
-    problem = found or measure.make(measure.Source(own, given.path, image, identity, device))
+    decides = identity(own, device) | {"input sha256": image.sha256}
+    found = _found(folder, decides, given)
+    problem = found or measure.make(measure.Source(own, given.path, image, decides, device))
     made = parts.Parts.of(problem)
     notes = [*problem.notes, *made.notes()]  # refuses parts that do not go together
     writable(folder)
@@ -74,27 +74,12 @@ def prepare(tables: Tables, given: Input, image: LoadedImage, device: str) -> Ca
     return case
 
 
-def _identity(tables: Tables, image: LoadedImage, device: str) -> dict[str, Any]:  # Any: JSON
-    """Everything that decides the samples, flat; where files lie is left out, what is in them is in."""
-    settings = {k: v for k, v in flat(tables).items() if k not in ("run.input", "run.truth", "run.device")}
-    named = files_of(tables)
-    contents = hashes(named.values())  # of each file once, though two parts may be from one
-    return {
-        **settings,
-        "input sha256": image.sha256,
-        **{f"{key} sha256": contents[str(path)] for key, path in named.items()},
-        "prior sha256": parts.prior_sha256(tables, device),
-        "device": device.split(":")[0],
-        "invsolve": version("invsolve"),
-    }
-
-
-def _found(folder: Path, identity: dict[str, Any], given: Input) -> Problem | None:  # Any: JSON
+def _found(folder: Path, decides: dict[str, Any], given: Input) -> Problem | None:  # Any: JSON
     """Problem of an earlier start; refused where something that decides the samples has changed since."""
     problem = Problem.load(folder / PROBLEM)
     if problem is None:
         return None
-    changed = difference(problem.identity, identity)
+    changed = difference(problem.identity, decides)
     if changed:
         raise InputError(
             f"{given.directory} holds a run of something else: {changed}. Add --overwrite, or another --out."

@@ -31,16 +31,11 @@ from torch.multiprocessing.spawn import ProcessExitedException, spawn
 from invsolve import errors
 from invsolve.errors import Interrupted, InvsolveError
 from invsolve.heap import keep_freed_memory
-from invsolve.signals import deaf
+from invsolve.signals import deaf, started_by_others
 
 __all__ = ["agreed", "average", "local_rank", "rank", "start", "started_by_others", "world"]
 
 AGAIN = "The same command goes on from the last checkpoint."
-
-
-def started_by_others() -> bool:
-    """Whether torchrun, or a scheduler, started this process as one of several."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys()
 
 
 def rank() -> int:
@@ -117,6 +112,7 @@ def _spawned(arguments: tuple[object, ...], processes: int) -> None:
     finally:
         for process in started.processes:
             process.kill()
+            process.join()
 
 
 def _join(
