@@ -538,6 +538,20 @@ MUTANTS = [
         "tests/test_calibrate.py -k was_stopped",
     ),
     Mutant(
+        "calibrate: as many threads as there are",
+        "calibration/command.py",
+        "with one_thread():",
+        "if True:",
+        "tests/test_calibrate.py -k by_one_thread",
+    ),
+    Mutant(
+        "identity: the code of a plugin is not looked at",
+        "run/identity.py",
+        "{part.version}, {digest}",
+        "{part.version}",
+        "tests/test_identity.py",
+    ),
+    Mutant(
         "calibrate: another study is continued",
         "calibration/journal.py",
         "        if changed:\n",
