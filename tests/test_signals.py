@@ -47,6 +47,7 @@ def test_a_signal_that_is_ignored_stays_so():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     with terminable():
         signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
 def test_threads_leave_signals_alone():
